@@ -1,0 +1,180 @@
+"""Everything that can be set, typed and frozen. A run is one `Config`; its hash names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
+
+from configs.section import Section, parse_kind
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class RunConfig(Section):
+    """Where a run lives and what makes it repeatable."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder name under `run.dir`")
+    dir: str = Field("out/runs", description="folder that holds runs")
+    seed: int = Field(0, ge=0, description="seeds weights, sample order and every random choice")
+    threads: int = Field(1, ge=1, description="torch threads per worker; part of bitwise equality on CPU")
+
+    @property
+    def path(self) -> Path:
+        """The run's own folder."""
+        return Path(self.dir) / self.name
+
+
+class DataConfig(Section):
+    """What is streamed and how views are drawn."""
+
+    train: str = Field("out/data/train", description="dataset URL: shards beside their index (file, s3, memory)")
+    test: str | None = Field(None, description="dataset URL of held-out subjects; none skips evaluation")
+    subjects: int | None = Field(None, gt=0, description="train on the first n subjects of the nested order")
+    image_size: tuple[Positive, Positive] = Field((128, 128), description="height, width that images are resized to")
+    batch_size: Positive = Field(4, description="captures per optimiser step, over all workers")
+    source_views: tuple[Positive, Positive] = Field((4, 4), description="fewest and most views the network sees")
+    target_views: Positive = Field(4, description="views that supervise each capture")
+    view_sampling: Literal["uniform", "spread"] = Field(
+        "spread", description="source views at random, or one from each sector of the rig"
+    )
+    target_sources: bool = Field(False, description="whether source views may also supervise")
+    prefetch: int = Field(2, ge=0, description="batches prepared ahead")
+    readers: Positive = Field(1, description="threads that fetch and decode in each worker")
+    verify: bool = Field(True, description="check the checksum of every member read")
+
+    @field_validator("source_views", mode="before")
+    @classmethod
+    def _one_number_is_a_range(cls, value: Any) -> Any:
+        return (value, value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _fewest_before_most(self) -> DataConfig:
+        if self.source_views[0] > self.source_views[1]:
+            raise ValueError("source_views: the fewest views come first, for example [2, 4]")
+        return self
+
+
+class OptimizerConfig(Section):
+    """Optimiser and learning-rate schedule."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(2e-4, gt=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    momentum: Fraction = Field(0.0, description="for sgd")
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = Field(2000, ge=0, description="linear from 0")
+    final_fraction: Fraction = Field(0.1, description="learning rate at the end over its peak")
+    multipliers: dict[str, float] = Field(
+        default_factory=dict, description="regular expression on parameter names -> factor of the learning rate"
+    )
+
+
+class EngineConfig(Section):
+    """DeepSpeed through accelerate: how the optimiser is sharded, in which precision."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "cpu"] = Field("none", description="where optimiser state lives")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_clip: float = Field(1.0, ge=0, description="global L2 norm; 0 is off")
+    accumulation: Positive = Field(1, description="micro-batches per optimiser step")
+    compile: bool = Field(False, description="torch.compile the model")
+
+
+class TrainerConfig(Section):
+    """The loop: how long, and what happens every so many steps (0 is never)."""
+
+    steps: Positive = 1000
+    log_every: Positive = 10
+    images_every: int = Field(0, ge=0, description="source, target, prediction, error to MLflow")
+    evaluate_every: int = Field(0, ge=0, description="held-out subjects; always once at the end")
+    checkpoint_every: int = Field(0, ge=0, description="always once at the end")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="moving average of the weights, used by evaluation; 0 is off")
+
+
+class EvaluationConfig(Section):
+    """Protocol of the held-out evaluation; its numbers mean nothing without it."""
+
+    subjects: int | None = Field(None, gt=0, description="how many held-out subjects; none is all")
+    source_views: Positive = 4
+    target_views: Positive = 4
+    lpips: bool = Field(False, description="needs objective.lpips weights")
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str = Field("sqlite:///out/mlflow.db", description="tracking server or database")
+    experiment: str = "headway"
+    run_name: str | None = None
+    system_metrics: bool = True
+
+
+class ClusterConfig(Section):
+    """Ray: who works, with what."""
+
+    address: str | None = Field(None, description="a Ray cluster; none starts a local one")
+    workers: Positive = 1
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+    max_failures: int = Field(3, ge=-1, description="restarts before the run is given up; -1 is without end")
+
+
+class SystemConfig(Section):
+    """Base of every system's settings (`configs/systems/`)."""
+
+    system: str
+
+
+class ObjectiveConfig(Section):
+    """Base of every objective's settings (`configs/objectives/`)."""
+
+    objective: str
+
+
+class Config(Section):
+    """One run, resolved."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    model: SerializeAsAny[SystemConfig]
+    objective: SerializeAsAny[ObjectiveConfig]
+    optimizer: OptimizerConfig = OptimizerConfig()
+    engine: EngineConfig = EngineConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _model(cls, value: Any) -> Any:
+        return parse_kind(value, "systems", "system", SystemConfig)
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _objective(cls, value: Any) -> Any:
+        return parse_kind(value, "objectives", "objective", ObjectiveConfig)
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Config:
+        parts = self.cluster.workers * self.engine.accumulation
+        if self.data.batch_size % parts:
+            raise ValueError(
+                f"data.batch_size: {self.data.batch_size} captures cannot be shared by cluster.workers x "
+                f"engine.accumulation = {parts}; take a multiple of {parts}"
+            )
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name what is trained; where it runs and is logged do not count."""
+        content = self.model_dump(mode="json", exclude={"cluster", "tracking"})
+        content["run"].pop("name"), content["run"].pop("dir")
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,102 @@
+"""HeadsUp (Apple, arXiv 2605.04035): multi-view encoder, UV latents, UV Gaussians on a neutral template."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from configs.schema import SystemConfig
+from configs.section import Section
+
+Positive = Annotated[int, Field(gt=0)]
+HEAD_DIM = 64
+
+
+class TemplateConfig(Section):
+    """The neutral head that anchors the Gaussians."""
+
+    name: Literal["headway", "ict", "flame"] = "headway"
+    path: str | None = Field(None, description="file of the ICT-FaceKit or FLAME template; ours needs none")
+
+
+class BackgroundConfig(Section):
+    """Gaussians on a sphere around the rig, decoded from one small latent."""
+
+    enabled: bool = True
+    latent: Positive = Field(32, description="paper: 32")
+    height: Positive = Field(64, description="rows of the equirectangular map (ours)")
+    width: Positive = 128
+    channels: Positive = 64
+    radius: float = Field(3.0, gt=0, description="metres (the paper fits it to the rig)")
+
+
+class HeadsUpConfig(SystemConfig):
+    """`capacity` derives width, depth and heads together: 64 x c, c, c; 8 is the paper's width."""
+
+    system: Literal["headsup"] = "headsup"
+    capacity: float = Field(8, gt=0, le=128, description="the one dial; width = 64 c, blocks = c, heads = c")
+    width: Positive = Field(512, description="latent and token channels; derived from capacity")
+    blocks: Positive = Field(8, description="transformer blocks; derived from capacity")
+    heads: Positive = Field(8, description="attention heads; derived from capacity")
+    encoder_channels: tuple[Positive, ...] = Field((64, 128, 256, 512), description="per level; derived from width")
+    encoder_blocks: Positive = Field(2, description="residual blocks per level")
+    decoder_channels: tuple[Positive, ...] = Field((512, 256, 128), description="per level; derived from width")
+    patch: Positive = Field(1, description="pixel-unshuffle factor before the encoder")
+    token_pool: Positive = Field(1, description="average pooling of the encoder output; 2 at full resolution")
+    latent_size: Positive = Field(64, description="side of the UV latent grid (paper: 64)")
+    uv_size: Positive = Field(256, description="side of the UV Gaussian map; its square is the Gaussian count")
+    sh_degree: Literal[0, 1, 2, 3] = Field(1, description="paper: 1")
+    offset_range: float = Field(0.05, gt=0, description="largest offset from the template, metres (ours)")
+    pixel_features: bool = Field(False, description="ours: sample image features where template points project")
+    pixel_grid: Positive = Field(32, description="side of the grid of template points that sample features")
+    pixel_channels: Positive = Field(48, description="channels of the sampled features after fusion")
+    color_skip: bool = Field(False, description="ours: gated skip from the reprojected source colours")
+    template: TemplateConfig = TemplateConfig()
+    background: BackgroundConfig = BackgroundConfig()
+    activation_checkpointing: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        try:
+            capacity = float(values.get("capacity", 8))
+            depth = max(1, round(capacity))
+            width = int(values.get("width", HEAD_DIM * depth))
+        except (TypeError, ValueError):
+            return values
+        derived = {
+            "width": width,
+            "blocks": depth,
+            "heads": max(1, width // HEAD_DIM),
+            "encoder_channels": tuple(max(8, width // 2**level) for level in (3, 2, 1, 0)),
+            "decoder_channels": tuple(max(8, width // 2**level) for level in (0, 1, 2)),
+        }
+        return {**derived, **values}
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> HeadsUpConfig:
+        if self.width % self.heads:
+            raise ValueError(f"model.heads: width {self.width} is not a multiple of {self.heads} heads")
+        factor = 2 ** (len(self.decoder_channels) - 1)
+        if self.uv_size != self.latent_size * factor:
+            raise ValueError(
+                f"model.uv_size: {len(self.decoder_channels)} decoder levels turn latent_size {self.latent_size} "
+                f"into {self.latent_size * factor}, not {self.uv_size}"
+            )
+        if self.pixel_features and (self.pixel_grid % self.latent_size or self.uv_size % self.pixel_grid):
+            raise ValueError("model.pixel_grid: must be a multiple of latent_size and divide uv_size")
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Pixels per token side."""
+        return self.patch * 2 ** (len(self.encoder_channels) - 1) * self.token_pool
+
+    @property
+    def gaussians(self) -> int:
+        """How many Gaussians a head has, whatever its number of views."""
+        background = self.background.height * self.background.width if self.background.enabled else 0
+        return self.uv_size**2 + background

@@ -1,0 +1,185 @@
+"""A run from its config to its result, by Ray Train: start, watch, restart, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.display import Display, Plain
+from cluster.hub import Hub, News
+from cluster.runs import prepare, resolve, sole_trainer
+from cluster.session import Session, ray_session
+from cluster.worker import Task, TrainFunction
+from configs import Config, UserError
+
+_LOOK_EVERY_SECONDS = 0.2
+_GRACE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        summary: what the loop returned on rank 0.
+        folder: the run's folder.
+        restarts: how often the group of workers was started again.
+        stopped: the name of the signal that ended it early (`SIGINT`, `SIGTERM`), its work saved.
+    """
+
+    summary: Any
+    folder: Path
+    restarts: int
+    stopped: str | None
+
+
+class WorkerFailure(RuntimeError):
+    """The run is given up; the message holds the full traceback of the worker that failed first."""
+
+
+def launch(
+    config: Config,
+    display: Display | None = None,
+    *,
+    resume: bool = False,
+    train: TrainFunction | None = None,
+) -> Result:
+    """Train on Ray, on `config.cluster.workers` workers; a run that has checkpoints goes on from the newest.
+
+    Must be called from the main thread, which handles Ctrl-C: the first asks the run to save and end, the
+    second ends it at once.
+
+    Args:
+        config: relative paths in it count from the current folder.
+        display: shows progress; default is plain lines.
+        resume: whether an existing run of that name may go on with other settings.
+        train: the loop that every rank runs; default `trainer.loop.train`.
+
+    Raises:
+        UserError: also one that a worker raised.
+        WorkerFailure: the workers failed more than `config.cluster.max_failures` times.
+        KeyboardInterrupt: at the second Ctrl-C.
+    """
+    config = resolve(config)
+    display = display or Plain()
+    prepare(config, resume=resume)
+    with sole_trainer(config.run.path), display:
+        display.phase("starting Ray")
+        with ray_session(config) as session:
+            return _drive(config, display, session, train or _loop())
+
+
+def _loop() -> TrainFunction:
+    from trainer.loop import train
+
+    return train
+
+
+def _drive(config: Config, display: Display, session: Session, train: TrainFunction) -> Result:
+    import ray
+
+    display.phase("starting workers")
+    hub = ray.remote(num_cpus=0)(Hub).options(name=f"headway:{config.run.name}").remote()
+    fit = _Fit(config, hub, session, train)
+    with _signals(hub, display) as caught:
+        while fit.is_alive():
+            fit.join(_LOOK_EVERY_SECONDS)
+            _show(ray.get(hub.news.remote()), display)
+    news = ray.get(hub.news.remote())
+    if fit.error is not None:
+        session.keep_logs(config.run.path / "logs" / "ray")
+        raise _cause(fit.error, news, config)
+    stopped = caught[0].name if caught and fit.summary.steps < config.trainer.steps else None
+    return Result(fit.summary, config.run.path, max(news.attempt - 1, 0), stopped)
+
+
+class _Fit(threading.Thread):
+    """Ray Train's blocking call, away from the main thread, which it would rob of its signal handlers."""
+
+    def __init__(self, config: Config, hub: Any, session: Session, train: TrainFunction) -> None:
+        super().__init__(name="fit", daemon=True)
+        self._trainer = _trainer(config, hub, session, train)
+        self.summary: Any = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Until the run has ended, restarts included."""
+        try:
+            self.summary = self._trainer.fit().return_value
+        except BaseException as error:
+            self.error = error
+
+
+def _trainer(config: Config, hub: Any, session: Session, train: TrainFunction) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from cluster.verdict import Verdict
+    from cluster.worker import work
+
+    wanted = config.cluster
+    resources = {"CPU": wanted.cpus_per_worker}
+    if wanted.gpus_per_worker:
+        resources["GPU"] = wanted.gpus_per_worker
+    storage = session.folder if session.local else config.run.path
+    return TorchTrainer(
+        work,
+        train_loop_config={"task": Task(config, hub, train)},
+        torch_config=TorchConfig(),
+        scaling_config=ScalingConfig(
+            num_workers=wanted.workers, use_gpu=wanted.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="ray",
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=wanted.max_failures, controller_failure_limit=3),
+            callbacks=[Verdict(hub)],
+        ),
+    )
+
+
+def _show(news: News, display: Display) -> None:
+    for reason in news.lost[display.restarts :]:
+        display.restarting(reason)
+    if news.progress is not None:
+        display.progress(news.progress)
+
+
+@contextlib.contextmanager
+def _signals(hub: Any, display: Display) -> Iterator[list[signal.Signals]]:
+    """The first SIGINT or SIGTERM asks the run to save and end, the second ends it at once."""
+    caught: list[signal.Signals] = []
+
+    def handle(number: int, frame: Any) -> None:
+        caught.append(signal.Signals(number))
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+        hub.stop.remote()
+        display.note("saving and stopping after this step; Ctrl-C again ends it at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cause(error: BaseException, news: News, config: Config) -> BaseException:
+    """The error to show: the user's mistake as it was raised, else the failure that came first."""
+    inner = getattr(error, "controller_failure", None)
+    if isinstance(inner, UserError):
+        return inner
+    logs = config.run.path / "logs"
+    if not news.failures:
+        return WorkerFailure(f"{error}\nlogs: {logs}")
+    first = min(news.failures, key=lambda failure: failure.at)
+    return WorkerFailure(
+        f"rank {first.rank} on {first.host} failed {len(news.lost)} times, last with\n\n{first.traceback}\nlogs: {logs}"
+    )

@@ -1,1 +1,45 @@
+"""Captures to shards to batches: cameras and views, the store, the sample order, importers.
 
+Names are imported when they are first used: a process that only writes shards never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data.capture import Capture
+    from data.manifest import DatasetInfo, commit, stats
+    from data.mesh import HeadMesh
+    from data.shards import ShardPart, existing_shards, write_shard
+    from data.views import Batch, Cameras, Views
+
+_HOMES = {
+    "data.capture": ("Capture",),
+    "data.manifest": ("DatasetInfo", "commit", "stats"),
+    "data.mesh": ("HeadMesh",),
+    "data.shards": ("ShardPart", "existing_shards", "write_shard"),
+    "data.views": ("Batch", "Cameras", "Views"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Cameras",
+    "Capture",
+    "DatasetInfo",
+    "HeadMesh",
+    "ShardPart",
+    "Views",
+    "commit",
+    "existing_shards",
+    "stats",
+    "write_shard",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'data' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)

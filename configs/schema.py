@@ -94,6 +94,7 @@ class TrainerConfig(Section):
     log_every: Positive = 10
     images_every: int = Field(0, ge=0, description="source, target, prediction, error to MLflow")
     evaluate_every: int = Field(0, ge=0, description="held-out subjects; always once at the end")
+    evaluate_at_start: bool = Field(False, description="also evaluate the untrained network, as a baseline")
     checkpoint_every: int = Field(0, ge=0, description="always once at the end")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="moving average of the weights, used by evaluation; 0 is off")
 

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from configs.objectives.reconstruction import ReconstructionConfig
 from data.views import Batch
 from models.system import Composite, Forward, Prediction, System, composite, predict
+from trainer.objectives.base import Clock, Losses
 from trainer.objectives.losses import dissimilarity, lpips_distance, perceptual, psnr, total_variation
-
-Clock = Callable[[str], AbstractContextManager[None]]
-
-
-@dataclass(frozen=True)
-class Losses:
-    """One micro-batch.
-
-    Attributes:
-        total: scalar to differentiate.
-        terms: unweighted detached scalars by name, `psnr` (dB) among them.
-        rendered: what the prediction looks like from the target cameras.
-    """
-
-    total: Tensor
-    terms: dict[str, Tensor]
-    rendered: Composite
 
 
 class Objective:
@@ -42,14 +22,7 @@ class Objective:
         self.anchors = getattr(system, "anchors", None)
 
     def __call__(self, forward: Forward, batch: Batch, step: int, clock: Clock) -> Losses:
-        """Predict, render, compare.
-
-        Args:
-            forward: the system or the engine around it.
-            batch: source and target views.
-            step: optimiser steps done; the position term fades with it.
-            clock: times `model` and `render` apart.
-        """
+        """See `trainer.objectives.base.Objective`; the position term fades with `step`."""
         with clock("model"):
             prediction = predict(forward, batch.source)
         with clock("render"):

@@ -1,0 +1,242 @@
+"""One run on one rank: everything the loop calls by name."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from configs import Config, UserError
+from data.dataset import Dataset
+from data.stream import CaptureStream
+from data.views import Batch
+from models.system import build
+from trainer import checkpoint
+from trainer.distributed import broadcast_object, initialise
+from trainer.engine import Engine, StepReport
+from trainer.evaluation import Evaluation, evaluate
+from trainer.meter import Diverged, Meter
+from trainer.objectives import build_objective
+from trainer.observer import Observer, Progress
+from trainer.pictures import Row, contact_sheet
+from trainer.timing import CountedForward, Stopwatch
+from trainer.tracking import Tracker
+
+CHECKPOINTS = "checkpoints"
+
+
+class Run:
+    """Builds what a run needs, restores it, and does the loop's verbs."""
+
+    def __init__(self, config: Config, observer: Observer) -> None:
+        self.began = time.perf_counter()
+        self.config, self.observer = config, observer
+        self.world = initialise(config.run.threads, config.run.seed)
+        self.folder = config.run.path
+        self._announce("starting", 0)
+        self.dataset = Dataset.open(config.data.train)
+        self.held_out = Dataset.open(config.data.test) if config.data.test else None
+        system = build(config.model)
+        self.engine = Engine(system, config)
+        self.objective = build_objective(config.objective, system, self.world.device)
+        self.clock = Stopwatch(self.world.device)
+        self.forward = CountedForward(self.engine)
+        self.meter = Meter(self.world.world_size)
+        self.consumed = 0
+        self.stopping = False
+        self.window: dict[str, float] = {"loss": math.nan, "psnr": math.nan}
+        self.last_report = StepReport(math.nan, math.nan, boundary=True)
+        self.untrained: dict[str, float] = {}
+        self.evaluation: Evaluation | None = None
+        self.saved: str | None = None
+        self._evaluated_at = self._saved_at = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def start(self) -> None:
+        """Restore the newest checkpoint, open the stream and the tracker."""
+        self._restore()
+        self.stream = CaptureStream(
+            self.dataset,
+            self.config.data,
+            seed=self.config.run.seed,
+            rank=self.world.rank,
+            world_size=self.world.world_size,
+            accumulation=self.config.engine.accumulation,
+            start=self.consumed,
+        )
+        self.batches = iter(self.stream)
+        self.tracker = Tracker(self.config, self.folder) if self.world.is_main else None
+        if self.tracker:
+            self.tracker.tags({"dataset_fingerprint": self.dataset.fingerprint, "config_hash": self.config.hash})
+        if self.config.trainer.evaluate_at_start and self.engine.steps == 0 and self.held_out:
+            self.evaluate()
+            self.untrained = self.evaluation.means if self.evaluation else {}
+        self._announce("training", self.engine.steps)
+        self.meter.read()
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.engine.steps >= self.config.trainer.steps
+
+    def due(self, every: int) -> bool:
+        """Whether this step is one of every `every`; never at 0."""
+        return every > 0 and self.engine.steps % every == 0
+
+    def fetch(self) -> list[Batch]:
+        """This rank's micro-batches of one optimiser step."""
+        with self.clock("data"):
+            return [next(self.batches).to(self.world.device) for _ in range(self.config.engine.accumulation)]
+
+    def step(self, batches: list[Batch]) -> dict[str, Tensor]:
+        """Forward, backward and update; the mean terms of this rank, `loss` among them."""
+        sums: dict[str, Tensor] = {}
+        for batch in batches:
+            losses = self.objective(self.forward, batch, self.engine.steps, self.clock)
+            with self.clock("backward"):
+                self.engine.backward(losses.total)
+            with self.clock("optimizer"):
+                self.last_report = self.engine.step()
+            for name, term in (losses.terms | {"loss": losses.total.detach()}).items():
+                sums[name] = sums.get(name, torch.zeros_like(term)) + term / len(batches)
+        self.rendered = losses.rendered
+        self.consumed = batches[-1].consumed
+        return sums
+
+    def guard(self, losses: dict[str, Tensor], batches: list[Batch]) -> None:
+        """Agree with the other ranks on the means and on stopping; refuse a loss that is no number."""
+        stop = self.world.is_main and self.observer.should_stop()
+        with self.clock("agree"):
+            means, self.stopping = self.meter.add(losses, self.config.data.batch_size, stop)
+        if not math.isfinite(means["loss"]):
+            names = ", ".join(name for batch in batches for name in batch.names)
+            raise Diverged(f"the loss of step {self.engine.steps} is {means['loss']}; samples of this rank: {names}")
+
+    def report(self, losses: dict[str, Tensor], batches: list[Batch]) -> None:
+        """Every so often: numbers to the tracker and the display, a picture to the tracker."""
+        if self.due(self.config.trainer.log_every) or self.finished:
+            self.window = self.meter.read()
+            self._log_window(self.clock.read())
+            self._announce("training", self.engine.steps)
+        if self.tracker and self.due(self.config.trainer.images_every):
+            batch, images = batches[-1], self.rendered.images
+            row = Row(batch.source.images[0], batch.target.images[0], images[0])
+            self.tracker.image("train/source_target_prediction_error", contact_sheet([row]), self.engine.steps)
+
+    def evaluate(self) -> None:
+        """Held-out subjects with the averaged weights."""
+        if self.held_out is None:
+            return
+        self._announce("evaluating", self.engine.steps)
+        with self.engine.averaged():
+            self.evaluation = evaluate(self.engine, self.held_out, self.config, self.world)
+        self._evaluated_at = self.engine.steps
+        if self.tracker:
+            metrics = {f"eval/{name}": value for name, value in self.evaluation.means.items()}
+            self.tracker.metrics(metrics, self.engine.steps)
+            self.tracker.image("eval/contact_sheet", contact_sheet(self.evaluation.rows), self.engine.steps)
+        self.meter.read()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self._announce("saving", self.engine.steps)
+        path = self.folder / CHECKPOINTS / f"step-{self.engine.steps:08d}"
+        run_id = broadcast_object(self.tracker.run_id if self.tracker else None)
+        state = {
+            "consumed": self.consumed,
+            "dataset": self.dataset.fingerprint,
+            "run_id": run_id,
+            "untrained": self.untrained,
+        }
+        checkpoint.save(self.engine, str(path), state)
+        self.saved, self._saved_at = str(path), self.engine.steps
+        self.meter.read()
+
+    def finish(self) -> None:
+        """The last checkpoint and, when all steps are done, the last evaluation."""
+        if self._saved_at != self.engine.steps:
+            self.save()
+        if self.finished and self._evaluated_at != self.engine.steps:
+            self.evaluate()
+        self._announce("done", self.engine.steps)
+
+    def results(self) -> dict[str, Any]:
+        """What `Summary` holds."""
+        return {
+            "steps": self.engine.steps,
+            "finished": self.finished,
+            "seconds": time.perf_counter() - self.began,
+            "loss": self.window["loss"],
+            "psnr": self.window["psnr"],
+            "checkpoint": self.saved,
+            "mlflow_run_id": broadcast_object(self.tracker.run_id if self.tracker else None),
+            "protocol": self.evaluation.protocol if self.evaluation else None,
+            "metrics": self.evaluation.means if self.evaluation else {},
+            "untrained": self.untrained,
+        }
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+                 ) -> None:  # fmt: skip
+        if hasattr(self, "stream"):
+            self.stream.close()
+        if getattr(self, "tracker", None) is not None:
+            status = "FAILED" if error else ("FINISHED" if self.finished else "KILLED")
+            self.tracker.close(status)
+
+    def _restore(self) -> None:
+        newest = checkpoint.latest(str(self.folder / CHECKPOINTS))
+        if newest is None:
+            return
+        state = checkpoint.load(self.engine, newest)
+        if state["dataset"] != self.dataset.fingerprint:
+            raise UserError(
+                f"the checkpoint was trained on dataset {state['dataset']}, but {self.config.data.train} is "
+                f"{self.dataset.fingerprint}: the sample order would not go on",
+                where=newest,
+                hint="start a new run under another run.name",
+            )
+        self.consumed, self.untrained = state["consumed"], state["untrained"]
+        self.saved, self._saved_at = newest, self.engine.steps
+
+    def _log_window(self, seconds: dict[str, float]) -> None:
+        if self.tracker is None:
+            return
+        steps_per_window = self.config.trainer.log_every
+        rates = ("samples_per_second", "step_seconds")
+        metrics = {f"train/{name}": value for name, value in self.window.items() if name not in rates}
+        metrics |= {f"time/{name}": value / steps_per_window for name, value in seconds.items()}
+        metrics |= {f"throughput/{name}": self.window[name] for name in rates}
+        metrics["throughput/model_gflops_per_second"] = self._gflops_per_second()
+        metrics["optimizer/learning_rate"] = self.last_report.learning_rate
+        metrics["optimizer/gradient_norm"] = self.last_report.gradient_norm
+        metrics["data/samples"] = float(self.consumed)
+        self.tracker.metrics(metrics, self.engine.steps)
+
+    def _gflops_per_second(self) -> float:
+        """Of this worker's model, render excluded."""
+        micro_batches = self.config.engine.accumulation
+        return self.forward.training_flops() * micro_batches / self.window["step_seconds"] / 1e9
+
+    def _announce(self, phase: str, step: int) -> None:
+        if not self.world.is_main:
+            return
+        steps = self.config.trainer.steps
+        window = getattr(self, "window", {})
+        per_step = window.get("step_seconds", math.nan)
+        self.observer.report(
+            Progress(
+                phase,
+                step,
+                steps,
+                loss=window.get("loss", math.nan),
+                psnr=window.get("psnr", math.nan),
+                samples_per_second=window.get("samples_per_second", math.nan),
+                eta_seconds=per_step * (steps - step),
+            )
+        )

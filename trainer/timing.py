@@ -1,0 +1,68 @@
+"""Where the seconds of a step go, and how much arithmetic the model does."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.system import Forward
+
+
+class Stopwatch:
+    """Adds up the time of named sections; on a GPU by events, so that nothing waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._events: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time the body under `name`."""
+        if self._cuda:
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            yield
+            end.record()
+            self._events.append((name, start, end))
+        else:
+            began = time.perf_counter()
+            yield
+            self._seconds[name] += time.perf_counter() - began
+
+    def read(self) -> dict[str, float]:
+        """Seconds by section since the last reading; starts afresh."""
+        if self._events:
+            torch.cuda.synchronize()
+        for name, start, end in self._events:
+            self._seconds[name] += start.elapsed_time(end) / 1000
+        seconds = dict(self._seconds)
+        self._events.clear(), self._seconds.clear()
+        return seconds
+
+
+class CountedForward:
+    """Counts the floating-point operations of the first forward and then steps aside."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self.flops: int | None = None
+
+    def __call__(self, *args: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Forward."""
+        if self.flops is not None:
+            return self._forward(*args)
+        with FlopCounterMode(display=False) as counter:
+            outputs = self._forward(*args)
+        self.flops = counter.get_total_flops()
+        return outputs
+
+    def training_flops(self) -> int:
+        """Forward and backward of the first batch: three times the forward (Kaplan et al. 2020), render excluded."""
+        return 3 * (self.flops or 0)

@@ -97,20 +97,23 @@ def template() -> Template:
     shell = _shell_nodes().reshape(-1, 3)[grid.first()]
     normals = vertex_normals(shell.astype(np.float32), grid.faces).astype(np.float64)
     points = shell + ear_offset(shell)
-    vertices = (points / 100.0).astype(np.float32)
-    expressions, names = expression_basis(points)
     ears = ear_weight(shell)
+    expressions, names = expression_basis(points)
     mesh = HeadMesh(
-        vertices=vertices,
+        vertices=_metres(points),
         faces=grid.faces,
         uvs=grid.uvs,
         uv_faces=grid.uv_faces,
-        identity=identity_basis(points, shell, ears)[0],
-        expressions=expressions,
+        identity=_metres(identity_basis(points, ears)),
+        expressions=_metres(expressions),
         expression_names=names,
         landmarks={name: _nearest(points, target) for name, target in LANDMARKS.items()},
     )
     return Template(mesh, grid, shell, normals, ears)
+
+
+def _metres(centimetres: Array) -> NDArray[np.float32]:
+    return (centimetres / 100.0).astype(np.float32)
 
 
 def _nearest(points: Array, target: tuple[float, float, float]) -> int:
@@ -189,6 +192,7 @@ def _spread_rows(points: Array, tau: Array) -> Array:
     y = points[:, :9, 1].mean(1)
     weight = 0.55 + 0.25 * smoothstep(-16.0, -11.0, y) + 0.75 * smoothstep(-10.5, -8.0, y) * smoothstep(7.0, 3.5, y)
     weight += 0.45 * np.exp(-(((y - 1.5) / 1.5) ** 2)) + 0.35 * np.exp(-(((y + 6.0) / 1.5) ** 2))
+    weight += 1.6 * np.exp(-(((y + 6.15) / 0.28) ** 2))
     effort = (0.65 * face + 0.35 * steps.mean(1)) * 0.5 * (weight[1:] + weight[:-1])
     total = np.concatenate([[0.0], np.cumsum(effort)])
     return np.interp(np.linspace(0.0, total[-1], ROWS - 1), total, tau)

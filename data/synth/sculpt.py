@@ -35,15 +35,19 @@ def signed_distance(points: Array) -> Array:
     return _eyes(p, head)
 
 
+def lid_heights(points: Array) -> tuple[Array, Array]:
+    """Height of the upper and lower lid margin of the left eye at the x of `points [..., 3]`; they meet at the corners."""
+    x = np.clip((points[..., 0] - EYE[0]) / 1.52, -1.0, 1.0)
+    along = 1.0 - x * x
+    middle = EYE[1] - 0.05 + 0.10 * x
+    return middle + 0.60 * along**0.65 * (1.0 - 0.12 * x), middle - 0.42 * along**0.8 * (1.0 + 0.15 * x)
+
+
 def eye_aperture(points: Array) -> Array:
-    """1 between the lids, 0 on them, by x and y alone; `points [..., 3]` with x >= 0 (the left eye)."""
-    x = (points[..., 0] - EYE[0]) / 1.52
-    y = points[..., 1] - EYE[1] - 0.10 * x + 0.05
-    along = np.maximum(1.0 - x * x, 0.0)
-    upper = 0.60 * along**0.65 * (1.0 - 0.12 * x)
-    lower = -0.42 * along**0.8 * (1.0 + 0.15 * x)
-    margin = np.minimum(upper - y, y - lower)
-    return smoothstep(-0.03, 0.09, np.where(np.abs(x) < 1.0, margin, -0.03))
+    """1 between the lids of the left eye, 0 on them, by x and y alone."""
+    upper, lower = lid_heights(points)
+    y = points[..., 1]
+    return smoothstep(-0.03, 0.09, np.minimum(upper - y, y - lower))
 
 
 def lip_line(x: Array) -> Array:

@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import UserError, nearest
-from configs.schema import Config
+from configs.schema import KINDS, Config
+from configs.section import kind_schema
 
 PRESETS = Path(__file__).parent / "presets"
 Tree = dict[str, Any]
@@ -42,7 +43,7 @@ def parse_config(tree: Tree, where: str = "config") -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise _explain(error, where) from None
+        raise _explain(error, tree, where) from None
 
 
 def dump_config(config: Config) -> str:
@@ -108,12 +109,12 @@ def _apply(tree: Tree, override: str) -> None:
     tree[parts[-1]] = value
 
 
-def _explain(error: ValidationError, where: str) -> UserError:
+def _explain(error: ValidationError, tree: Tree, where: str) -> UserError:
     """The first mistake, with its key and the nearest known one."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return UserError(f"unknown key '{key}'", where=where, hint=nearest(key.rsplit(".", 1)[-1], _keys(first["loc"])))
+        return UserError(f"unknown key '{key}'", where=where, hint=nearest(key.rsplit(".", 1)[-1], _keys(first["loc"], tree)))
     cause = first.get("ctx", {}).get("error")
     message = str(cause) if cause is not None else first["msg"]
     got = f" (got {first['input']!r})" if not isinstance(first["input"], dict | BaseModel) else ""
@@ -121,10 +122,13 @@ def _explain(error: ValidationError, where: str) -> UserError:
     return UserError(f"{message}{got}{more}", where=f"{where}: {key}" if key else where)
 
 
-def _keys(location: tuple[int | str, ...]) -> list[str]:
+def _keys(location: tuple[int | str, ...], tree: Tree) -> list[str]:
     """Known keys of the section that holds `location`."""
     model: Any = Config
     for part in location[:-1]:
+        if model is Config and part in KINDS:
+            model = kind_schema(*KINDS[str(part)], tree[part])
+            continue
         annotation = model.model_fields[str(part)].annotation
         model = next((a for a in (annotation, *get_args(annotation)) if _is_model(a)), None)
         if model is None:

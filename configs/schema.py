@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
-from configs.section import Section, parse_kind
+from configs.section import Section, kind_schema
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# Sections whose schema is chosen by a key: folder under configs/, and the key.
+KINDS = {"model": ("systems", "system"), "objective": ("objectives", "objective")}
 
 
 class RunConfig(Section):
@@ -153,15 +155,12 @@ class Config(Section):
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
 
-    @field_validator("model", mode="before")
+    @field_validator(*KINDS, mode="before")
     @classmethod
-    def _model(cls, value: Any) -> Any:
-        return parse_kind(value, "systems", "system", SystemConfig)
-
-    @field_validator("objective", mode="before")
-    @classmethod
-    def _objective(cls, value: Any) -> Any:
-        return parse_kind(value, "objectives", "objective", ObjectiveConfig)
+    def _by_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, Section):
+            return value
+        return kind_schema(*KINDS[str(info.field_name)], value).model_validate(value)
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Config:

@@ -9,6 +9,8 @@ from pydantic import Field
 from configs.schema import ObjectiveConfig
 from configs.section import Section
 
+SCHEMA = "ReconstructionConfig"
+
 
 class LpipsConfig(Section):
     """Perceptual loss (Zhang et al. 2018) by the `lpips` package."""

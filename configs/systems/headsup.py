@@ -11,6 +11,7 @@ from configs.section import Section
 
 Positive = Annotated[int, Field(gt=0)]
 HEAD_DIM = 64
+SCHEMA = "HeadsUpConfig"
 
 
 class TemplateConfig(Section):

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.utils.deterministic as determinism
+from torch._C._distributed_c10d import HashStore
 
 from configs import UserError
 
@@ -132,7 +134,7 @@ def _join(backend: str) -> None:
         )
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # a group of one needs no other interface
-    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
 
 
 def _make_repeatable(threads: int, device: torch.device) -> None:
@@ -141,7 +143,7 @@ def _make_repeatable(threads: int, device: torch.device) -> None:
         # Sums into shared indices otherwise depend on which thread comes first.
         # `torch.use_deterministic_algorithms` would import the compiler for it, which takes seconds.
         torch.set_deterministic_debug_mode("warn")
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        determinism.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _message_device() -> torch.device:

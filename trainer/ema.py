@@ -25,7 +25,7 @@ class MovingAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights of this step."""
-        torch._foreach_lerp_(self.flats, self._masters.flats(), 1 - self.decay)
+        torch._foreach_lerp_(self.flats, self._masters.flats(), 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
 
     @torch.no_grad()
     def restart(self) -> None:

@@ -68,6 +68,7 @@ class Engine:
             parameter.data = parameter.data.contiguous()  # masters are views of flat memory
         optimizer = build_optimizer(module, config.optimizer)
         self.deepspeed = _start_deepspeed(_UnderAutocast(module, self.autocast), optimizer, config)
+        self._device = torch.device(self.deepspeed.device or "cpu")
         self.masters = find_masters(self.deepspeed, module)
         self.average = MovingAverage(self.masters, config.trainer.ema_decay) if config.trainer.ema_decay else None
         self._reset_bf16_replicas()
@@ -79,9 +80,9 @@ class Engine:
     @property
     def device(self) -> torch.device:
         """Where inputs belong."""
-        return self.deepspeed.device
+        return self._device
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Mixed precision as the forward uses it; nothing in fp32."""
         if self.config.engine.precision == "fp32":
             return nullcontext()
@@ -145,7 +146,7 @@ class Engine:
 class _UnderAutocast(nn.Module):
     """The model as DeepSpeed sees it: DeepSpeed switches off an autocast that is entered outside of it."""
 
-    def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, module: nn.Module, autocast: Callable[[], AbstractContextManager[Any]]) -> None:
         super().__init__()
         self.module = module
         self._autocast = autocast
@@ -170,7 +171,8 @@ def _start_deepspeed(module: nn.Module, optimizer: torch.optim.Optimizer, config
 
     if not torch.cuda.is_available():
         # A shared-memory all-reduce for inference, which it would compile for 20 seconds and training never calls.
-        vars(deepspeed.ops)["__compatible_ops__"] = {"deepspeed_shm_comm": False}
+        operators: Any = deepspeed.ops
+        operators.__compatible_ops__ = {"deepspeed_shm_comm": False}
     AcceleratorState._reset_state()  # accelerate keeps one plugin a process; every engine here has its own
     accelerator = Accelerator(
         mixed_precision="bf16" if config.engine.precision == "bf16" else "no",

@@ -141,7 +141,8 @@ def _partitioned_parameters(zero: Any, module: nn.Module) -> Masters:
     owners = list(zero.fp32_partitioned_groups_flat)
     rank = dist.get_rank()
     fragments = []
-    for name, parameter in module.named_parameters():
+    named: list[tuple[str, Any]] = list(module.named_parameters())
+    for name, parameter in named:
         shape, total, part = tuple(parameter.ds_shape), parameter.ds_numel, parameter.ds_tensor
         width = part.ds_numel
         start = min(rank * width, total)

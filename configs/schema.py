@@ -47,6 +47,7 @@ class DataConfig(Section):
     target_sources: bool = Field(False, description="whether source views may also supervise")
     prefetch: int = Field(2, ge=0, description="batches prepared ahead")
     readers: Positive = Field(1, description="threads that fetch and decode in each worker")
+    cache_mb: int = Field(512, ge=0, description="decoded views kept in memory by each worker, MiB")
     verify: bool = Field(True, description="check the checksum of every member read")
 
     @field_validator("source_views", mode="before")

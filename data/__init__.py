@@ -10,27 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data.capture import Capture
+    from data.dataset import Dataset
     from data.manifest import DatasetInfo, commit, stats
     from data.mesh import HeadMesh
     from data.shards import ShardPart, existing_shards, write_shard
+    from data.store import BadMember, Store
+    from data.stream import CaptureStream
     from data.views import Batch, Cameras, Views
 
 _HOMES = {
     "data.capture": ("Capture",),
+    "data.dataset": ("Dataset",),
     "data.manifest": ("DatasetInfo", "commit", "stats"),
     "data.mesh": ("HeadMesh",),
     "data.shards": ("ShardPart", "existing_shards", "write_shard"),
+    "data.store": ("BadMember", "Store"),
+    "data.stream": ("CaptureStream",),
     "data.views": ("Batch", "Cameras", "Views"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BadMember",
     "Batch",
     "Cameras",
     "Capture",
+    "CaptureStream",
+    "Dataset",
     "DatasetInfo",
     "HeadMesh",
     "ShardPart",
+    "Store",
     "Views",
     "commit",
     "existing_shards",

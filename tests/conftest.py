@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import models  # noqa: F401  declares what torchvision misses on a CPU before anything imports it
+
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 torch.set_num_threads(1)
 

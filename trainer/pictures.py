@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 GAP = 4
+LARGEST = 256
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,11 @@ class Row:
     source: Tensor
     target: Tensor
     prediction: Tensor
+
+    @staticmethod
+    def small(source: Tensor, target: Tensor, prediction: Tensor) -> Row:
+        """On the CPU and at most `LARGEST` pixels high, so that a sheet of large images stays a picture."""
+        return Row(*(_shrink(images.detach().float().cpu()) for images in (source, target, prediction)))
 
 
 def contact_sheet(rows: Sequence[Row], errors: bool = True) -> Image.Image:
@@ -37,6 +43,13 @@ def save_animation(frames: Tensor, path: Path, seconds: float = 4.0) -> None:
     """`[n, 3, h, w]` as an endless animated WebP."""
     first, *rest = [to_image(frame) for frame in frames]
     first.save(path, save_all=True, append_images=rest, duration=round(1000 * seconds / len(frames)), loop=0, quality=88)
+
+
+def _shrink(images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    if height <= LARGEST:
+        return images
+    return torch.nn.functional.interpolate(images, size=(LARGEST, round(width * LARGEST / height)), mode="area")
 
 
 def _line(row: Row, errors: bool) -> Tensor:

@@ -16,16 +16,34 @@ C1, C2 = 0.01**2, 0.03**2
 
 
 def dissimilarity(first: Tensor, second: Tensor) -> Tensor:
-    """1 - SSIM (Wang et al. 2004) with uniform 8x8 windows every 4 pixels: a tenth of the Gaussian window's cost.
-
-    Metrics use the Gaussian window (`trainer/evaluation.py`); this one only trains.
-    """
-    x, y = first.flatten(0, 1), second.flatten(0, 1)
+    """1 - SSIM with uniform 8x8 windows every 4 pixels: for training, at a tenth of the Gaussian window's cost."""
     # One pooling call over the stacked moments costs less than five.
-    mean_x, mean_y, xx, yy, xy = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y]), WINDOW, STRIDE).chunk(5)
+    moments = F.avg_pool2d(_moments(first.flatten(0, 1), second.flatten(0, 1)), WINDOW, STRIDE)
+    return 1 - _ssim(moments).mean()
+
+
+def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
+    """SSIM of every image, `[batch, view]` (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5; no padding).
+
+    Ours because torchmetrics', which the tests compare it with, takes seconds to import.
+    """
+    taps = torch.exp(-0.5 * ((torch.arange(11, device=first.device) - 5) / 1.5) ** 2)
+    taps = (taps / taps.sum()).to(first)
+    moments = _moments(first.flatten(0, 1), second.flatten(0, 1)).flatten(0, 1)[:, None]
+    moments = F.conv2d(F.conv2d(moments, taps.view(1, 1, 1, 11)), taps.view(1, 1, 11, 1))
+    return _ssim(moments.unflatten(0, (-1, first.shape[-3]))[:, :, 0]).mean(dim=(1, 2, 3)).unflatten(0, first.shape[:2])
+
+
+def _moments(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cat([x, y, x * x, y * y, x * y])
+
+
+def _ssim(moments: Tensor) -> Tensor:
+    """Wang et al. 2004, equation 13, from the windows' moments, stacked along dimension 0."""
+    mean_x, mean_y, xx, yy, xy = moments.chunk(5)
     var_x, var_y, covariance = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
-    ssim = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
-    return 1 - (ssim / ((mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2))).mean()
+    agree = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+    return agree / ((mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2))
 
 
 def total_variation(maps: Tensor) -> Tensor:
@@ -50,7 +68,7 @@ def perceptual(config: LpipsConfig) -> nn.Module | None:
     """
     if config.weights == "off":
         return None
-    from models import torchvision_shim  # noqa: F401  must run before lpips imports torchvision
+    import models  # noqa: F401  declares what torchvision misses on a CPU, before lpips imports it
 
     import lpips  # isort: skip
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
+from cluster.text import duration
 from trainer.observer import Progress
 
 
@@ -60,16 +61,6 @@ def figures(progress: Progress) -> str:
     if math.isfinite(progress.eta_seconds):
         parts.append(f"{duration(progress.eta_seconds)} left")
     return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """`1:23`, `2:03:04`, `3 d 04:00`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours:02}:{minutes:02}"
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 class Plain:

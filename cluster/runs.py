@@ -13,6 +13,7 @@ from typing import Any
 from configs import Config, UserError, dump_config, flatten, load_config, nearest, parse_config
 
 CONFIG_FILE = "config.yaml"
+WARNINGS_FILE = "warnings.log"
 RUNS = Path("out/runs")
 _WHERE_NOT_WHAT = ("cluster.", "tracking.", "run.name", "run.dir")
 _FIXED = ("model.", "run.name", "run.dir")

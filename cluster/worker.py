@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from cluster.hub import Failure, HubObserver
-from cluster.runs import unwritable
+from cluster.runs import WARNINGS_FILE, unwritable
 from configs import Config
 from trainer.observer import Observer, Silent
 
 TrainFunction = Callable[[Config, Observer], Any]
-WARNINGS_FILE = "warnings.log"
 
 
 @dataclass(frozen=True)
@@ -85,4 +84,3 @@ def redirect_output(folder: Path, rank: int) -> None:
     logging.getLogger().addHandler(handler)
     logging.captureWarnings(True)
     print(f"--- rank {rank}, process {os.getpid()} on {socket.gethostname()}, {time.strftime('%F %T')} ---", flush=True)
-

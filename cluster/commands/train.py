@@ -1,0 +1,106 @@
+"""`headway train` and `headway resume`."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.runs import RUNS, WARNINGS_FILE, find_run, read_run
+from cluster.text import duration
+from configs import Config, load_config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cluster.launch import Result
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="settings to change, for example data.batch_size=8"),
+]
+Address = Annotated[
+    str | None, typer.Option(help="HOST:PORT of a Ray head; without it a private Ray is started on this machine")
+]
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="a preset (`headway config show`) or a YAML file")],
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="name of the run; default is the config's run.name")] = None,
+    address: Address = None,
+) -> None:
+    """Train a model, on as many workers as the config says.
+
+    The run lives in a folder out/runs/NAME: config, checkpoints, logs, and what MLflow was sent. If that folder
+    holds the same config already, the run goes on from its newest checkpoint. Ctrl-C saves and ends.
+
+    **Example:** `headway train headsup-nano trainer.steps=500 --name first`
+    """
+    changes = list(overrides or [])
+    changes += [f"run.name={name}"] if name else []
+    changes += [f"cluster.address={address}"] if address else []
+    _run(load_config(config, changes), resume=False)
+
+
+def resume(
+    run: Annotated[str, typer.Argument(help="a run's folder, or its name below out/runs")],
+    overrides: Overrides = None,
+    address: Address = None,
+) -> None:
+    """Go on with a run from its newest checkpoint, with its own config.
+
+    Settings of the trainer, the optimiser, the engine, the cluster and the tracking may change; the model may not.
+
+    **Example:** `headway resume first trainer.steps=2000`
+    """
+    changes = [*(overrides or []), *([f"cluster.address={address}"] if address else [])]
+    _run(read_run(find_run(run), changes), resume=True)
+
+
+def _run(config: Config, *, resume: bool) -> None:
+    from rich.console import Console
+
+    from cluster.display import display
+    from cluster.launch import launch
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    workers = f"{config.cluster.workers} workers" if config.cluster.workers > 1 else "1 worker"
+    where = config.cluster.address or "this machine"
+    console.print(f"run {config.run.name} ({config.hash}): {config.trainer.steps} steps, {workers} on {where}")
+    try:
+        result = launch(config, display(console), resume=resume)
+    except KeyboardInterrupt:
+        console.print(f"ended at once; go on from the newest checkpoint: {_resume_command(config)}")
+        raise typer.Exit(130) from None
+    _report(console, config, result)
+    if result.stopped:
+        raise typer.Exit(128 + signal.Signals[result.stopped])
+
+
+def _report(console: Console, config: Config, result: Result) -> None:
+    summary = result.summary
+    verb = "saved and stopped" if result.stopped else "done"
+    console.print(f"{verb}: step {summary.steps} of {config.trainer.steps} in {duration(summary.seconds)}")
+    for name, value in summary.metrics.items():
+        console.print(f"  {name}: {value:.4g}")
+    console.print(f"  checkpoint: {summary.checkpoint}")
+    if summary.mlflow_run_id:
+        console.print(f"  MLflow: run {summary.mlflow_run_id}, {_look_at(config.tracking.uri)}")
+    if result.restarts:
+        console.print(f"  restarts: {result.restarts}")
+    warnings = result.folder / "logs" / WARNINGS_FILE
+    if warnings.is_file():
+        console.print(f"  warnings: {warnings}")
+    if result.stopped:
+        console.print(f"go on with: {_resume_command(config)}")
+
+
+def _resume_command(config: Config) -> str:
+    here = config.run.path.absolute().parent == RUNS.absolute()
+    return f"headway resume {config.run.name if here else config.run.path}"
+
+
+def _look_at(uri: str) -> str:
+    return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"

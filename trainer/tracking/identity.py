@@ -1,0 +1,48 @@
+"""Which MLflow run a run's folder belongs to, over all restarts."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from pathlib import Path
+
+_FILE = "run.json"
+
+
+class Identity:
+    """A key of our own, given before any server is asked, and the run id that MLflow gave, once it did.
+
+    Args:
+        folder: the tracking folder of a run; `run.json` in it holds the identity.
+        run_id: an MLflow run to go on with, if the folder names none.
+    """
+
+    def __init__(self, folder: Path, run_id: str | None = None) -> None:
+        self._path = folder / _FILE
+        try:
+            stored = json.loads(self._path.read_text())
+        except (FileNotFoundError, ValueError):
+            stored = {}
+        self.key: str = stored.get("key") or uuid.uuid4().hex
+        self.began: float = stored.get("began") or time.time()
+        self.run_id: str | None = stored.get("run_id") or run_id
+        self._write()
+
+    def note(self, run_id: str) -> None:
+        """Remember the run's id."""
+        self.run_id = run_id
+        self._write()
+
+    def _write(self) -> None:
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps({"key": self.key, "began": self.began, "run_id": self.run_id}))
+        partial.replace(self._path)
+
+
+def read_run_id(run_dir: Path) -> str | None:
+    """The MLflow run id of a run's folder, or None if no server has answered yet."""
+    try:
+        return json.loads((run_dir / "tracking" / _FILE).read_text())["run_id"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return None

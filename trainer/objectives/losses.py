@@ -23,13 +23,14 @@ def dissimilarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
-    """SSIM of every image, `[batch, view]` (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5; no padding).
+    """SSIM of every image, `[batch, view]` (Wang et al. 2004: 11x11 Gaussian window, sigma 1.5; reflected border).
 
     Ours because torchmetrics', which the tests compare it with, takes seconds to import.
     """
     taps = torch.exp(-0.5 * ((torch.arange(11, device=first.device) - 5) / 1.5) ** 2)
     taps = (taps / taps.sum()).to(first)
-    moments = _moments(first.flatten(0, 1), second.flatten(0, 1)).flatten(0, 1)[:, None]
+    padded = (F.pad(images.flatten(0, 1), (5, 5, 5, 5), mode="reflect") for images in (first, second))
+    moments = _moments(*padded).flatten(0, 1)[:, None]
     moments = F.conv2d(F.conv2d(moments, taps.view(1, 1, 1, 11)), taps.view(1, 1, 11, 1))
     return _ssim(moments.unflatten(0, (-1, first.shape[-3]))[:, :, 0]).mean(dim=(1, 2, 3)).unflatten(0, first.shape[:2])
 

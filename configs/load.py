@@ -114,7 +114,9 @@ def _explain(error: ValidationError, tree: Tree, where: str) -> UserError:
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return UserError(f"unknown key '{key}'", where=where, hint=nearest(key.rsplit(".", 1)[-1], _keys(first["loc"], tree)))
+        return UserError(
+            f"unknown key '{key}'", where=where, hint=nearest(key.rsplit(".", 1)[-1], _keys(first["loc"], tree))
+        )
     cause = first.get("ctx", {}).get("error")
     message = str(cause) if cause is not None else first["msg"]
     got = f" (got {first['input']!r})" if not isinstance(first["input"], dict | BaseModel) else ""

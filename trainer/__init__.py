@@ -1,1 +1,1 @@
-
+"""One loop: engine, objectives, checkpoints, tracking, evaluation, export."""

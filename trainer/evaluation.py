@@ -46,8 +46,7 @@ def protocol_name(config: Config, subjects: int) -> str:
     height, width = config.data.image_size
     settings = config.evaluation
     return (
-        f"heldout-{subjects}subjects-{settings.source_views}source-{settings.target_views}target-"
-        f"{height}x{width}-full"
+        f"heldout-{subjects}subjects-{settings.source_views}source-{settings.target_views}target-{height}x{width}-full"
     )
 
 
@@ -164,7 +163,9 @@ def _perceptual(config: Config, world: Distributed) -> nn.Module | None:
 def _collect(found: dict[str, dict[str, float]], rows: dict[str, Row], names: Sequence[str], protocol: str
              ) -> Evaluation:  # fmt: skip
     """Bring the ranks' subjects together; the mean does not depend on how they were shared out."""
-    everybody = {name: metrics for part in broadcast_object(gather_objects(found)) or [] for name, metrics in part.items()}
+    everybody = {
+        name: metrics for part in broadcast_object(gather_objects(found)) or [] for name, metrics in part.items()
+    }
     shown = {name: row for name, row in rows.items() if name in names[:SHEET_ROWS]}
     pictures = {name: row for part in gather_objects(shown) or [] for name, row in part.items()}
     subjects = {name: everybody[name] for name in names}

@@ -42,7 +42,9 @@ def to_image(picture: Tensor) -> Image.Image:
 def save_animation(frames: Tensor, path: Path, seconds: float = 4.0) -> None:
     """`[n, 3, h, w]` as an endless animated WebP."""
     first, *rest = [to_image(frame) for frame in frames]
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * seconds / len(frames)), loop=0, quality=88)
+    first.save(
+        path, save_all=True, append_images=rest, duration=round(1000 * seconds / len(frames)), loop=0, quality=88
+    )
 
 
 def _shrink(images: Tensor) -> Tensor:
@@ -66,5 +68,3 @@ def _line(row: Row, errors: bool) -> Tensor:
 def _heat(error: Tensor) -> Tensor:
     """Black to red to yellow to white, `[h, w]` -> `[3, h, w]`."""
     return torch.stack([(3 * error).clamp(0, 1), (3 * error - 1).clamp(0, 1), (3 * error - 2).clamp(0, 1)])
-
-

@@ -9,18 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from data.open import open_capture
 from torch import Tensor
 
 from configs import Config, UserError
 from data.capture import Capture
-from data.open import open_capture
-from data.rig import Rig
-from data.sampling import evaluation_views
 from data.views import Cameras, Views
 from models.gaussians import Gaussians
 from models.system import Prediction, System, build, composite, predict
 from trainer import checkpoint
-from trainer.evaluation import measure
+from trainer.evaluation import evaluation_views, measure
 from trainer.export.ply import write_ply
 from trainer.pictures import Row, contact_sheet, save_animation
 
@@ -106,7 +104,8 @@ def choose_views(capture: Capture, source_views: int) -> tuple[tuple[str, ...], 
     count = len(capture.cameras)
     if source_views > count:
         raise UserError(f"has {count} views, {source_views} were asked for", where=f"capture {capture.name}")
-    return evaluation_views(Rig.of(capture), source_views, count - source_views, capture.name)
+    source, held = evaluation_views(capture.name, capture.cameras, capture.centers, source_views, count - source_views)
+    return tuple(source), tuple(held)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class Decoder(nn.Module):
         outputs = map_channels(config.sh_degree)
         self.first = nn.Conv2d(config.width, widths[0], 1) if config.width != widths[0] else nn.Identity()
         self.levels = nn.ModuleList(ResidualBlock(width) for width in widths)
-        self.up = nn.ModuleList(Upsample(wide, narrow) for wide, narrow in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(Upsample(wide, narrow) for wide, narrow in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], outputs, 1)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]

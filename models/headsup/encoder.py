@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Encoder(nn.Module):
             nn.Sequential(*(ResidualBlock(width) for _ in range(config.encoder_blocks))) for width in channels
         )
         self.down = nn.ModuleList(
-            nn.Conv2d(wide, narrow, 3, stride=2, padding=1) for wide, narrow in zip(channels, channels[1:], strict=False)
+            nn.Conv2d(wide, narrow, 3, stride=2, padding=1) for wide, narrow in pairwise(channels)
         )
         self.to_tokens = nn.Conv2d(channels[-1], config.width, 1) if channels[-1] != config.width else nn.Identity()
         self.norm = nn.LayerNorm(config.width)

@@ -31,7 +31,9 @@ def test_atlas_puts_texels_where_their_centres_are() -> None:
 
 def test_uncovered_texels_take_the_nearest_covered_one() -> None:
     mesh = square()
-    half = HeadMesh(mesh.vertices, mesh.faces, mesh.uvs * np.float32([0.5, 1]), mesh.faces, mesh.identity, mesh.expressions, ())
+    half = HeadMesh(
+        mesh.vertices, mesh.faces, mesh.uvs * np.float32([0.5, 1]), mesh.faces, mesh.identity, mesh.expressions, ()
+    )
     atlas = build_atlas(half, 8)
     assert atlas.covered.mean() == 0.5
     positions = atlas.interpolate(half, half.vertices)

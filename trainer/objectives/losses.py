@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import torch
@@ -100,5 +101,5 @@ def _load_backbone(net: nn.Module, path: str | None) -> None:
         source = torch.load(path, map_location="cpu", weights_only=True)
         own = net.state_dict()
         net.load_state_dict({key: source[f"features.{key.split('.', 1)[1]}"] for key in own})
-    except (KeyError, RuntimeError, OSError, EOFError) as error:
+    except (KeyError, RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(f"not a torchvision backbone of that network: {error}", where=path) from None

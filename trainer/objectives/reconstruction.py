@@ -62,7 +62,8 @@ class Objective:
         if self.config.total_variation and "maps" in prediction.extras:
             terms["total_variation"] = total_variation(prediction.extras["maps"][:, :6].float())
         if self.config.position and self.anchors is not None:
-            offsets = (prediction.foreground.means - self.anchors.to(prediction.foreground.means.device).positions) * 100
+            offsets = (
+                prediction.foreground.means - self.anchors.to(prediction.foreground.means.device).positions
+            ) * 100
             terms["position"] = offsets.square().sum(-1).mean()
         return terms
-

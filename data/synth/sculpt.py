@@ -37,10 +37,10 @@ def signed_distance(points: Array) -> Array:
 
 def lid_heights(points: Array) -> tuple[Array, Array]:
     """Height of the upper and lower lid margin of the left eye at the x of `points [..., 3]`; they meet at the corners."""
-    x = np.clip((points[..., 0] - EYE[0]) / 1.52, -1.0, 1.0)
+    x = np.clip((points[..., 0] - EYE[0]) / 1.6, -1.0, 1.0)
     along = 1.0 - x * x
     middle = EYE[1] - 0.05 + 0.10 * x
-    return middle + 0.60 * along**0.65 * (1.0 - 0.12 * x), middle - 0.42 * along**0.8 * (1.0 + 0.15 * x)
+    return middle + 0.68 * along**0.65 * (1.0 - 0.12 * x), middle - 0.46 * along**0.8 * (1.0 + 0.15 * x)
 
 
 def eye_aperture(points: Array) -> Array:
@@ -64,7 +64,7 @@ def _skull(p: Array) -> Array:
     head = union(head, capsule(p, (4.4, -6.0, 1.7), (1.3, -8.9, 7.0), 1.0, 1.3), 2.6)  # mandible
     head = union(head, ellipsoid(p, (0, -9.05, 7.6), (2.0, 1.6, 1.95)), 1.4)  # chin
     head = union(head, ellipsoid(p, (4.6, -1.0, 5.1), (1.8, 1.4, 2.1)), 2.6)  # cheekbone
-    head = union(head, ellipsoid(p, (3.6, -4.4, 5.2), (2.4, 3.0, 2.7)), 2.0)  # cheek
+    head = union(head, ellipsoid(p, (3.7, -4.3, 5.3), (2.6, 3.2, 2.85)), 2.2)  # cheek
     head = carve(head, ellipsoid(p, (3.1, 1.3, 9.9), (1.7, 1.15, 1.9)), 1.6)  # socket
     brow = capsule(p, (0.9, 2.9, 8.35), (4.3, 3.5, 6.6), 0.9, 0.8)
     return union(head, brow, 1.6)
@@ -94,13 +94,13 @@ def _mouth(p: Array, head: Array) -> Array:
     muzzle = ellipsoid(p, (0, -5.9, 7.2), (3.0, 2.2, 2.75))
     head = union(head, muzzle, 1.4)
     upper = union(
-        capsule(p, (0.5, -5.66, 9.95), (1.3, -5.85, 9.45), 0.40, 0.34),
-        capsule(p, (1.3, -5.85, 9.45), (2.5, -6.2, 8.4), 0.34, 0.16),
+        capsule(p, (0.5, -5.66, 9.95), (1.3, -5.85, 9.5), 0.46, 0.40),
+        capsule(p, (1.3, -5.85, 9.5), (2.55, -6.2, 8.45), 0.40, 0.16),
         0.3,
     )
     lower = union(
-        capsule(p, (0.0, -6.75, 9.62), (1.2, -6.65, 9.3), 0.52, 0.42),
-        capsule(p, (1.2, -6.65, 9.3), (2.5, -6.25, 8.35), 0.42, 0.16),
+        capsule(p, (0.0, -6.78, 9.68), (1.2, -6.68, 9.35), 0.58, 0.48),
+        capsule(p, (1.2, -6.68, 9.35), (2.55, -6.25, 8.4), 0.48, 0.16),
         0.3,
     )
     head = union(head, union(upper, lower, 0.12), 0.45)

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 30.0
+_TRIES = 4
 
 
 class Sender:
@@ -35,6 +36,7 @@ class Sender:
         self._wake, self._closing = threading.Event(), threading.Event()
         self._give_up_at = float("inf")
         self._failures = 0
+        self._tries: dict[int, int] = {}
         self._thread = threading.Thread(target=self._run, name="mlflow-sender", daemon=True)
         self._thread.start()
 
@@ -69,7 +71,7 @@ class Sender:
         seconds = _LOOK_EVERY_SECONDS
         if self._failures:
             longest = 1.0 if self._closing.is_set() else _LONGEST_WAIT_SECONDS
-            seconds = min(longest, 0.5 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
+            seconds = min(longest, 0.25 * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
         if self._closing.is_set():
             time.sleep(min(seconds, max(0.0, self._give_up_at - time.monotonic())))
         else:
@@ -88,19 +90,26 @@ class Sender:
                 self._send(store, list(group))
 
     def _send(self, store: Store, lines: list[Line]) -> None:
-        """One batch; where the server refuses it, line by line, and the refused lines are set aside."""
+        """One batch; where it is not taken, line by line, and lines that are not taken alone are set aside."""
         try:
             _hand_over(store, self._spool, [line.record for line in lines if line.record is not None])
-        except Refused as refusal:
-            if len(lines) == 1:
-                self._set_aside(lines[0], refusal)
-            else:
+        except Exception as error:
+            if not self._is_refused(error, store, lines[-1].end):
+                raise
+            if len(lines) > 1:
                 for line in lines:
                     self._send(store, [line])
                 return
+            self._set_aside(lines[0], error)
         self._spool.commit(lines[-1].end)
+        self._tries.pop(lines[-1].end, None)
 
-    def _set_aside(self, line: Line, refusal: Refused) -> None:
+    def _is_refused(self, error: Exception, store: Store, end: int) -> bool:
+        """By the server's word; or because it fails again and again on these lines alone and answers otherwise."""
+        self._tries[end] = self._tries.get(end, 0) + 1
+        return isinstance(error, Refused) or (self._tries[end] >= _TRIES and store.answers())
+
+    def _set_aside(self, line: Line, refusal: Exception) -> None:
         logger.warning("MLflow refuses a line: %s", _first_line(refusal))
         with open(self._spool.folder / "refused.jsonl", "a") as file:
             file.write(json.dumps({"reason": str(refusal), "line": line.record}) + "\n")

@@ -95,6 +95,14 @@ class Store:
         """Mark the run `FINISHED`, `FAILED` or `KILLED` at `at` milliseconds since the epoch."""
         self._client.set_terminated(self.run_id, status, end_time=at)
 
+    def answers(self) -> bool:
+        """Whether the server is there and knows the run."""
+        try:
+            self._client.get_run(self.run_id)
+        except Exception:
+            return False
+        return True
+
     def _send(self, *, metrics: Sequence[Any] = (), params: Sequence[Any] = (), tags: Sequence[Any] = ()) -> None:
         from mlflow.exceptions import MlflowException
 

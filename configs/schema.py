@@ -20,10 +20,10 @@ KINDS = {"model": ("systems", "system"), "objective": ("objectives", "objective"
 class RunConfig(Section):
     """Where a run lives and what makes it repeatable."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder name under `run.dir`")
-    dir: str = Field("out/runs", description="folder that holds runs")
-    seed: int = Field(0, ge=0, description="seeds weights, sample order and every random choice")
-    threads: int = Field(1, ge=1, description="torch threads per worker; part of bitwise equality on CPU")
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder name under `run.dir`")
+    dir: str = Field(default="out/runs", description="folder that holds runs")
+    seed: int = Field(default=0, ge=0, description="seeds weights, sample order and every random choice")
+    threads: int = Field(default=1, ge=1, description="torch threads per worker; part of bitwise equality on CPU")
 
     @property
     def path(self) -> Path:
@@ -34,21 +34,27 @@ class RunConfig(Section):
 class DataConfig(Section):
     """What is streamed and how views are drawn."""
 
-    train: str = Field("out/data/train", description="dataset URL: shards beside their index (file, s3, memory)")
-    test: str | None = Field(None, description="dataset URL of held-out subjects; none skips evaluation")
-    subjects: int | None = Field(None, gt=0, description="train on the first n subjects of the nested order")
-    image_size: tuple[Positive, Positive] = Field((128, 128), description="height, width that images are resized to")
-    batch_size: Positive = Field(4, description="captures per optimiser step, over all workers")
-    source_views: tuple[Positive, Positive] = Field((4, 4), description="fewest and most views the network sees")
-    target_views: Positive = Field(4, description="views that supervise each capture")
-    view_sampling: Literal["uniform", "spread"] = Field(
-        "spread", description="source views at random, or one from each sector of the rig"
+    train: str = Field(
+        default="out/data/train", description="dataset URL: shards beside their index (file, s3, memory)"
     )
-    target_sources: bool = Field(False, description="whether source views may also supervise")
-    prefetch: int = Field(2, ge=0, description="batches prepared ahead")
-    readers: Positive = Field(1, description="threads that fetch and decode in each worker")
-    cache_mb: int = Field(512, ge=0, description="decoded views kept in memory by each worker, MiB")
-    verify: bool = Field(True, description="check the checksum of every member read")
+    test: str | None = Field(default=None, description="dataset URL of held-out subjects; none skips evaluation")
+    subjects: int | None = Field(default=None, gt=0, description="train on the first n subjects of the nested order")
+    image_size: tuple[Positive, Positive] = Field(
+        default=(128, 128), description="height, width that images are resized to"
+    )
+    batch_size: Positive = Field(default=4, description="captures per optimiser step, over all workers")
+    source_views: tuple[Positive, Positive] = Field(
+        default=(4, 4), description="fewest and most views the network sees"
+    )
+    target_views: Positive = Field(default=4, description="views that supervise each capture")
+    view_sampling: Literal["uniform", "spread"] = Field(
+        default="spread", description="source views at random, or one from each sector of the rig"
+    )
+    target_sources: bool = Field(default=False, description="whether source views may also supervise")
+    prefetch: int = Field(default=2, ge=0, description="batches prepared ahead")
+    readers: Positive = Field(default=1, description="threads that fetch and decode in each worker")
+    cache_mb: int = Field(default=512, ge=0, description="decoded views kept in memory by each worker, MiB")
+    verify: bool = Field(default=True, description="check the checksum of every member read")
 
     @field_validator("source_views", mode="before")
     @classmethod
@@ -66,14 +72,14 @@ class OptimizerConfig(Section):
     """Optimiser and learning-rate schedule."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    momentum: Fraction = Field(0.0, description="for sgd")
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: Fraction = Field(default=0.0, description="for sgd")
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = Field(2000, ge=0, description="linear from 0")
-    final_fraction: Fraction = Field(0.1, description="learning rate at the end over its peak")
+    warmup_steps: int = Field(default=2000, ge=0, description="linear from 0")
+    final_fraction: Fraction = Field(default=0.1, description="learning rate at the end over its peak")
     multipliers: dict[str, float] = Field(
         default_factory=dict, description="regular expression on parameter names -> factor of the learning rate"
     )
@@ -83,11 +89,11 @@ class EngineConfig(Section):
     """DeepSpeed through accelerate: how the optimiser is sharded, in which precision."""
 
     zero_stage: Literal[0, 1, 2, 3] = 2
-    offload: Literal["none", "cpu"] = Field("none", description="where optimiser state lives")
+    offload: Literal["none", "cpu"] = Field(default="none", description="where optimiser state lives")
     precision: Literal["fp32", "bf16"] = "fp32"
-    gradient_clip: float = Field(1.0, ge=0, description="global L2 norm; 0 is off")
-    accumulation: Positive = Field(1, description="micro-batches per optimiser step")
-    compile: bool = Field(False, description="torch.compile the model")
+    gradient_clip: float = Field(default=1.0, ge=0, description="global L2 norm; 0 is off")
+    accumulation: Positive = Field(default=1, description="micro-batches per optimiser step")
+    compile: bool = Field(default=False, description="torch.compile the model")
 
 
 class TrainerConfig(Section):
@@ -95,26 +101,28 @@ class TrainerConfig(Section):
 
     steps: Positive = 1000
     log_every: Positive = 10
-    images_every: int = Field(0, ge=0, description="source, target, prediction, error to MLflow")
-    evaluate_every: int = Field(0, ge=0, description="held-out subjects; always once at the end")
-    evaluate_at_start: bool = Field(False, description="also evaluate the untrained network, as a baseline")
-    checkpoint_every: int = Field(0, ge=0, description="always once at the end")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="moving average of the weights, used by evaluation; 0 is off")
+    images_every: int = Field(default=0, ge=0, description="source, target, prediction, error to MLflow")
+    evaluate_every: int = Field(default=0, ge=0, description="held-out subjects; always once at the end")
+    evaluate_at_start: bool = Field(default=False, description="also evaluate the untrained network, as a baseline")
+    checkpoint_every: int = Field(default=0, ge=0, description="always once at the end")
+    ema_decay: float = Field(
+        default=0.0, ge=0, lt=1, description="moving average of the weights, used by evaluation; 0 is off"
+    )
 
 
 class EvaluationConfig(Section):
     """Protocol of the held-out evaluation; its numbers mean nothing without it."""
 
-    subjects: int | None = Field(None, gt=0, description="how many held-out subjects; none is all")
+    subjects: int | None = Field(default=None, gt=0, description="how many held-out subjects; none is all")
     source_views: Positive = 4
     target_views: Positive = 4
-    lpips: bool = Field(False, description="needs objective.lpips weights")
+    lpips: bool = Field(default=False, description="needs objective.lpips weights")
 
 
 class TrackingConfig(Section):
     """MLflow."""
 
-    uri: str = Field("sqlite:///out/mlflow.db", description="tracking server or database")
+    uri: str = Field(default="sqlite:///out/mlflow.db", description="tracking server or database")
     experiment: str = "headway"
     run_name: str | None = None
     system_metrics: bool = True
@@ -123,11 +131,11 @@ class TrackingConfig(Section):
 class ClusterConfig(Section):
     """Ray: who works, with what."""
 
-    address: str | None = Field(None, description="a Ray cluster; none starts a local one")
+    address: str | None = Field(default=None, description="a Ray cluster; none starts a local one")
     workers: Positive = 1
-    cpus_per_worker: float = Field(1.0, gt=0)
-    gpus_per_worker: float = Field(0.0, ge=0)
-    max_failures: int = Field(3, ge=-1, description="restarts before the run is given up; -1 is without end")
+    cpus_per_worker: float = Field(default=1.0, gt=0)
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    max_failures: int = Field(default=3, ge=-1, description="restarts before the run is given up; -1 is without end")
 
 
 class SystemConfig(Section):
@@ -177,5 +185,5 @@ class Config(Section):
     def hash(self) -> str:
         """Twelve hexadecimal digits that name what is trained; where it runs and is logged do not count."""
         content = self.model_dump(mode="json", exclude={"cluster", "tracking"})
-        content["run"].pop("name"), content["run"].pop("dir")
+        content["run"] = {"seed": self.run.seed, "threads": self.run.threads}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

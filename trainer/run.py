@@ -46,6 +46,8 @@ class Run:
         self.clock = Stopwatch(self.world.device)
         self.forward = CountedForward(self.engine)
         self.meter = Meter(self.world.world_size)
+        self.stream: CaptureStream | None = None
+        self.tracker: Tracker | None = None
         self.consumed = 0
         self.stopping = False
         self.window: dict[str, float] = {"loss": math.nan, "psnr": math.nan}
@@ -69,8 +71,8 @@ class Run:
             world_size=self.world.world_size,
             accumulation=self.config.engine.accumulation,
             start=self.consumed,
+            pin=self.world.device.type == "cuda",
         )
-        self.batches = iter(self.stream)
         self.tracker = Tracker(self.config, self.folder) if self.world.is_main else None
         if self.tracker:
             self.tracker.tags({"dataset_fingerprint": self.dataset.fingerprint, "config_hash": self.config.hash})
@@ -91,8 +93,9 @@ class Run:
 
     def fetch(self) -> list[Batch]:
         """This rank's micro-batches of one optimiser step."""
+        assert self.stream is not None, "start() comes first"
         with self.clock("data"):
-            return [next(self.batches).to(self.world.device) for _ in range(self.config.engine.accumulation)]
+            return [next(self.stream).to(self.world.device) for _ in range(self.config.engine.accumulation)]
 
     def step(self, batches: list[Batch]) -> dict[str, Tensor]:
         """Forward, backward and update; the mean terms of this rank, `loss` among them."""
@@ -183,11 +186,10 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
                  ) -> None:  # fmt: skip
-        if hasattr(self, "stream"):
+        if self.stream is not None:
             self.stream.close()
-        if getattr(self, "tracker", None) is not None:
-            status = "FAILED" if error else ("FINISHED" if self.finished else "KILLED")
-            self.tracker.close(status)
+        if self.tracker is not None:
+            self.tracker.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
 
     def _restore(self) -> None:
         newest = checkpoint.latest(str(self.folder / CHECKPOINTS))

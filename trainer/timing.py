@@ -43,7 +43,8 @@ class Stopwatch:
         for name, start, end in self._events:
             self._seconds[name] += start.elapsed_time(end) / 1000
         seconds = dict(self._seconds)
-        self._events.clear(), self._seconds.clear()
+        self._events.clear()
+        self._seconds.clear()
         return seconds
 
 

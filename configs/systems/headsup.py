@@ -18,41 +18,43 @@ class TemplateConfig(Section):
     """The neutral head that anchors the Gaussians."""
 
     name: Literal["headway", "ict", "flame"] = "headway"
-    path: str | None = Field(None, description="file of the ICT-FaceKit or FLAME template; ours needs none")
+    path: str | None = Field(default=None, description="file of the ICT-FaceKit or FLAME template; ours needs none")
 
 
 class BackgroundConfig(Section):
     """Gaussians on a sphere around the rig, decoded from one small latent."""
 
     enabled: bool = True
-    latent: Positive = Field(32, description="paper: 32")
-    height: Positive = Field(64, description="rows of the equirectangular map (ours)")
+    latent: Positive = Field(default=32, description="paper: 32")
+    height: Positive = Field(default=64, description="rows of the equirectangular map (ours)")
     width: Positive = 128
     channels: Positive = 64
-    radius: float = Field(3.0, gt=0, description="metres (the paper fits it to the rig)")
+    radius: float = Field(default=3.0, gt=0, description="metres (the paper fits it to the rig)")
 
 
 class HeadsUpConfig(SystemConfig):
     """`capacity` derives width, depth and heads together: 64 x c, c, c; 8 is the paper's width."""
 
     system: Literal["headsup"] = "headsup"
-    capacity: float = Field(8, gt=0, le=128, description="the one dial; width = 64 c, blocks = c, heads = c")
-    width: Positive = Field(512, description="latent and token channels; derived from capacity")
-    blocks: Positive = Field(8, description="transformer blocks; derived from capacity")
-    heads: Positive = Field(8, description="attention heads; derived from capacity")
-    encoder_channels: tuple[Positive, ...] = Field((64, 128, 256, 512), description="per level; derived from width")
-    encoder_blocks: Positive = Field(2, description="residual blocks per level")
-    decoder_channels: tuple[Positive, ...] = Field((512, 256, 128), description="per level; derived from width")
-    patch: Positive = Field(1, description="pixel-unshuffle factor before the encoder")
-    token_pool: Positive = Field(1, description="average pooling of the encoder output; 2 at full resolution")
-    latent_size: Positive = Field(64, description="side of the UV latent grid (paper: 64)")
-    uv_size: Positive = Field(256, description="side of the UV Gaussian map; its square is the Gaussian count")
-    sh_degree: Literal[0, 1, 2, 3] = Field(1, description="paper: 1")
-    offset_range: float = Field(0.05, gt=0, description="largest offset from the template, metres (ours)")
-    pixel_features: bool = Field(False, description="ours: sample image features where template points project")
-    pixel_grid: Positive = Field(32, description="side of the grid of template points that sample features")
-    pixel_channels: Positive = Field(48, description="channels of the sampled features after fusion")
-    color_skip: bool = Field(False, description="ours: gated skip from the reprojected source colours")
+    capacity: float = Field(default=8, gt=0, le=128, description="the one dial; width = 64 c, blocks = c, heads = c")
+    width: Positive = Field(default=512, description="latent and token channels; derived from capacity")
+    blocks: Positive = Field(default=8, description="transformer blocks; derived from capacity")
+    heads: Positive = Field(default=8, description="attention heads; derived from capacity")
+    encoder_channels: tuple[Positive, ...] = Field(
+        default=(64, 128, 256, 512), description="per level; derived from width"
+    )
+    encoder_blocks: Positive = Field(default=2, description="residual blocks per level")
+    decoder_channels: tuple[Positive, ...] = Field(default=(512, 256, 128), description="per level; derived from width")
+    patch: Positive = Field(default=1, description="pixel-unshuffle factor before the encoder")
+    token_pool: Positive = Field(default=1, description="average pooling of the encoder output; 2 at full resolution")
+    latent_size: Positive = Field(default=64, description="side of the UV latent grid (paper: 64)")
+    uv_size: Positive = Field(default=256, description="side of the UV Gaussian map; its square is the Gaussian count")
+    sh_degree: Literal[0, 1, 2, 3] = Field(default=1, description="paper: 1")
+    offset_range: float = Field(default=0.05, gt=0, description="largest offset from the template, metres (ours)")
+    pixel_features: bool = Field(default=False, description="ours: sample image features where template points project")
+    pixel_grid: Positive = Field(default=32, description="side of the grid of template points that sample features")
+    pixel_channels: Positive = Field(default=48, description="channels of the sampled features after fusion")
+    color_skip: bool = Field(default=False, description="ours: gated skip from the reprojected source colours")
     template: TemplateConfig = TemplateConfig()
     background: BackgroundConfig = BackgroundConfig()
     activation_checkpointing: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -42,13 +43,14 @@ def build_atlas(mesh: HeadMesh, size: int) -> Atlas:
     centres = (np.arange(size, dtype=np.float32) + 0.5) / size
     u, v = np.meshgrid(centres, centres[::-1])
     origins = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3)
-    directions = np.broadcast_to(np.float32([0, 0, -1]), origins.shape)
+    directions = np.broadcast_to(np.array([0, 0, -1], np.float32), origins.shape)
     hits = scene.run(np.ascontiguousarray(origins), np.ascontiguousarray(directions), output=1)
     covered = (hits["primID"] >= 0).reshape(size, size)
     if not covered.any():
         raise UserError("no texel is covered: the template's UV coordinates are not in [0, 1]", where="model.template")
     second, third = hits["u"], hits["v"]
     barycentric = np.stack([1 - second - third, second, third], axis=-1).reshape(size, size, 3)
-    rows, columns = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    nearest: Any = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    rows, columns = nearest
     faces = hits["primID"].reshape(size, size).astype(np.int32)
     return Atlas(faces[rows, columns], barycentric[rows, columns].astype(np.float32), covered)

@@ -98,7 +98,7 @@ def _require(table: Any, keys: tuple[str, ...], path: str | Path) -> dict[str, A
 def _between_ears(vertices: Floats) -> Floats:
     """Midpoint of the outermost points of the upper half: the tips of the ears, whatever the shoulders do."""
     upper = vertices[vertices[:, 1] > np.median(vertices[:, 1])]
-    return (upper[upper[:, 0].argmin()] + upper[upper[:, 0].argmax()]) / 2 * np.float32([0, 1, 1])
+    return (upper[upper[:, 0].argmin()] + upper[upper[:, 0].argmax()]) / 2 * np.array([0, 1, 1], np.float32)
 
 
 def _triangles(faces: Ints, uv_faces: Ints, material: Any) -> tuple[Ints, Ints, Any]:
@@ -114,7 +114,7 @@ def _triangles(faces: Ints, uv_faces: Ints, material: Any) -> tuple[Ints, Ints, 
 
 def _pack(uvs: Floats, uv_faces: Ints, charts: list[str]) -> tuple[Floats, Ints]:
     """Move every chart into its place; corners of different charts no longer share a UV vertex."""
-    transform = np.float32([ICT_CHARTS[chart] for chart in charts])
+    transform = np.array([ICT_CHARTS[chart] for chart in charts], np.float32)
     corners = uvs[uv_faces] * transform[:, None, :2] + transform[:, None, 2:]
     unique, index = np.unique(corners.reshape(-1, 2), axis=0, return_inverse=True)
     return unique.astype(np.float32), index.reshape(-1, 3).astype(np.int32)
@@ -177,4 +177,4 @@ def _obj_uvs(path: Path) -> tuple[Floats, Ints]:
             faces.append([int(field.split("/")[1]) - 1 for field in fields[:3]])
     if not uvs or not faces:
         raise UserError("has no UVs", where=str(path))
-    return np.float32(uvs), np.int32(faces)
+    return np.array(uvs, np.float32), np.array(faces, np.int32)

@@ -41,7 +41,7 @@ class Template:
         atlas = build_atlas(self.mesh, size)
         positions = atlas.interpolate(self.mesh, self.mesh.vertices)
         normals = _unit(atlas.interpolate(self.mesh, vertex_normals(self.mesh.vertices, self.mesh.faces)))
-        along_v, along_u = np.gradient(positions, axis=(0, 1))
+        along_v, along_u = np.gradient(positions, axis=0), np.gradient(positions, axis=1)
         tangent = _tangents(along_u, normals)
         frames = np.stack([tangent, np.cross(normals, tangent), normals], axis=-1)
         return TemplateMaps(

@@ -10,7 +10,14 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from configs import UserError
 from configs.objectives.reconstruction import LpipsConfig
-from trainer.objectives.losses import dissimilarity, lpips_distance, perceptual, psnr, structural_similarity, total_variation
+from trainer.objectives.losses import (
+    dissimilarity,
+    lpips_distance,
+    perceptual,
+    psnr,
+    structural_similarity,
+    total_variation,
+)
 
 
 def images(seed: int = 0, views: int = 2) -> torch.Tensor:

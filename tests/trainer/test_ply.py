@@ -42,7 +42,9 @@ def test_the_header_is_the_reference_implementation_s(tmp_path: Path) -> None:
 def test_higher_harmonics_are_stored_channel_first(tmp_path: Path) -> None:
     gaussians = some(1, 1)
     write_ply(gaussians, tmp_path / "head.ply")
-    row = torch.frombuffer(bytearray((tmp_path / "head.ply").read_bytes().split(b"end_header\n")[1]), dtype=torch.float32)
+    row = torch.frombuffer(
+        bytearray((tmp_path / "head.ply").read_bytes().split(b"end_header\n")[1]), dtype=torch.float32
+    )
     torch.testing.assert_close(row[9:12], gaussians.sh[0, 1:, 0])
 
 

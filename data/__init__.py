@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data.capture import Capture
     from data.dataset import Dataset
+    from data.locate import open_capture
     from data.manifest import DatasetInfo, commit, stats
     from data.mesh import HeadMesh
     from data.shards import ShardPart, existing_shards, write_shard
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "data.capture": ("Capture",),
     "data.dataset": ("Dataset",),
+    "data.locate": ("open_capture",),
     "data.manifest": ("DatasetInfo", "commit", "stats"),
     "data.mesh": ("HeadMesh",),
     "data.shards": ("ShardPart", "existing_shards", "write_shard"),
@@ -44,6 +46,7 @@ __all__ = [
     "Views",
     "commit",
     "existing_shards",
+    "open_capture",
     "stats",
     "write_shard",
 ]

@@ -190,6 +190,19 @@ def as_views(
     return Views(torch.from_numpy(colors), torch.from_numpy(coverage), cameras)
 
 
+def capture_views(capture: Capture, cameras: Sequence[str], image_size: tuple[int, int]) -> Views:
+    """Some views of a capture that is in memory, as `Dataset.views` gives them."""
+    chosen = [capture.cameras.index(camera) for camera in cameras]
+    where = f"capture {capture.name}"
+    pairs = [
+        _decode(capture.images[v], capture.masks[v], image_size, f"{where}, camera {capture.cameras[v]}")
+        for v in chosen
+    ]
+    K = [Fit.of(capture.sizes[v], image_size).intrinsics(capture.K[v], image_size) for v in chosen]
+    images, masks = (np.stack(part)[None] for part in zip(*pairs, strict=True))
+    return as_views(images, masks, [(capture.world_to_camera[chosen], np.stack(K))], image_size)
+
+
 def _decode(image: bytes, mask: bytes | None, size: tuple[int, int], where: str) -> tuple[Pixels, Pixels]:
     try:
         pixels = load(image, size)

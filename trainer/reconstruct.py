@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from data.open import open_capture
+from data.dataset import capture_views
+from data.locate import open_capture
 from torch import Tensor
 
 from configs import Config, UserError
@@ -75,7 +76,7 @@ def reconstruct(checkpoint_path: str, capture_location: str, out: Path, *, sourc
     capture = open_capture(capture_location)
     source_names, held = choose_views(capture, source_views)
     size = config.data.image_size
-    source = capture.views(source_names, size)
+    source = capture_views(capture, source_names, size)
     progress("predicting")
     with torch.no_grad():
         prediction = predict(system, source)
@@ -84,7 +85,7 @@ def reconstruct(checkpoint_path: str, capture_location: str, out: Path, *, sourc
     write_ply(head, out / "head.ply")
     progress("rendering the turntable")
     save_animation(turntable(prediction.foreground, source.cameras), out / "turntable.webp")
-    metrics = _compare(prediction, source, capture.views(held, size) if held else None, out / "views.png")
+    metrics = _compare(prediction, source, capture_views(capture, held, size) if held else None, out / "views.png")
     report = ReconstructReport(
         capture=capture.name,
         source=source_names,

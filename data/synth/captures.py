@@ -59,7 +59,7 @@ def synthesise_subject(
 def pose(subject: Subject, body: Body, expression: dict[str, float], image_size: tuple[int, int]) -> Figure:
     """A subject with a face on, ready to be seen; its texture has about twice the resolution of the images."""
     texels = min(max(2 ** int(np.ceil(np.log2(1.6 * max(image_size)))), 256), 1024)
-    return Figure(body.vertices(expression), albedo(subject, texels, expression.get("jawOpen", 0.0)))
+    return Figure(body.vertices(expression), albedo(subject, texels, expression.get("jawOpen", 0.0)), body.gloss)
 
 
 def _capture(

@@ -16,7 +16,13 @@ COLLARS = {
     "hoodie": (-17.0, -15.2, -12.6, -10.6, -9.6),
 }
 """Height of the collar's edge at azimuths 0, 40, 85, 120 and 180 degrees."""
-RING = {"crew": (1.2, 0.15), "vneck": (1.2, 0.15), "shirt": (3.0, 0.75), "turtleneck": (3.6, 0.35), "hoodie": (4.0, 1.6)}
+RING = {
+    "crew": (1.2, 0.15),
+    "vneck": (1.2, 0.15),
+    "shirt": (3.0, 0.75),
+    "turtleneck": (3.6, 0.35),
+    "hoodie": (4.0, 1.6),
+}
 """Width of the collar and how far it stands off."""
 
 

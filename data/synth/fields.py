@@ -15,7 +15,7 @@ Array = NDArray[np.floating]
 Vector = Sequence[float] | Array
 
 
-def smoothstep(low: float, high: float, x: Array) -> Array:
+def smoothstep(low: float | Array, high: float | Array, x: float | Array) -> Array:
     """0 below `low`, 1 above `high`, C1 between; falls instead of rising where `low > high`."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
@@ -64,6 +64,34 @@ def carve(a: Array, b: Array, blend: float) -> Array:
     return -union(-a, b, blend)
 
 
+def curve(x: Array, knots: Array, values: Array) -> Array:
+    """Smooth curve through `values [k, ...]` at ascending `knots [k]`: cubic, and flat where the values turn.
+
+    The same as `scipy.interpolate.pchip_interpolate` to the eye; importing that costs every worker most of a second.
+
+    Returns:
+        `[*x.shape, ...]`.
+    """
+    steps = np.diff(values, axis=0) / np.diff(knots).reshape(-1, *[1] * (values.ndim - 1))
+    before, after = np.concatenate([steps[:1], steps]), np.concatenate([steps, steps[-1:]])
+    total = np.abs(before + after)
+    slopes = np.where(before * after > 0, 2.0 * before * after / np.where(total > 0, before + after, 1.0), 0.0)
+    i = np.clip(np.searchsorted(knots, x, side="right") - 1, 0, len(knots) - 2)
+    shape = (*x.shape, *[1] * (values.ndim - 1))
+    width = (knots[i + 1] - knots[i]).reshape(shape)
+    t = np.clip((x - knots[i]).reshape(shape) / width, 0.0, 1.0)
+    rise = values[i + 1] - values[i]
+    first, last = width * slopes[i], width * slopes[i + 1]
+    return values[i] + t * (first + t * (3.0 * rise - 2.0 * first - last + t * (first + last - 2.0 * rise)))
+
+
+def resample(values: Array, position: Array, axis: int) -> Array:
+    """Linear interpolation along one axis at fractional indices `position [n]`."""
+    low = np.clip(np.floor(position).astype(int), 0, values.shape[axis] - 2)
+    share = (position - low).reshape(-1, *[1] * (values.ndim - 1 - axis))
+    return np.take(values, low, axis) * (1.0 - share) + np.take(values, low + 1, axis) * share
+
+
 def waves(points: Array, rng: np.random.Generator, count: int, frequency: float) -> Array:
     """Smooth band-limited noise of zero mean and unit variance: a sum of `count` random plane waves.
 
@@ -79,5 +107,6 @@ def waves(points: Array, rng: np.random.Generator, count: int, frequency: float)
     weights *= np.sqrt(2.0 / np.maximum((weights**2).sum(), 1e-6))
     total = np.zeros(points.shape[:-1], points.dtype)
     for vector, phase, weight in zip(vectors, phases, weights, strict=True):
-        total += weight * np.sin(points[..., 0] * vector[0] + points[..., 1] * vector[1] + points[..., 2] * vector[2] + phase)
+        along = points[..., 0] * vector[0] + points[..., 1] * vector[1] + points[..., 2] * vector[2]
+        total += weight * np.sin(along + phase)
     return total

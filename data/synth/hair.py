@@ -31,7 +31,7 @@ def hair_cover(places: Places, subject: Subject, lead: float = 0.0) -> Array:
     if hair.style == "bald":
         return np.zeros(len(places.points), places.points.dtype)
     ragged = 0.22 * waves(places.shell, subject.rng(NOISE, 1), 6, 0.9)
-    cover = smoothstep(-0.45, 0.35, above_hairline(places, hair) + ragged + lead)
+    cover = smoothstep(-0.45, 0.35, above_hairline(places, hair) + ragged + lead * (1.0 + (hair.length < 0)))
     if hair.style in ("bob", "long"):
         # What hangs stops where the shoulders stand out of it.
         free = smoothstep(0.9, -0.3, places.radius - _curtain(places, hair))
@@ -125,6 +125,13 @@ def hat_surface(places: Places, normals: Array, shell: Array, subject: Subject) 
     return surface + reach[:, None] * [0.0, -0.22, 1.0]
 
 
+def beard_lift(places: Places, subject: Subject) -> Array:
+    """How far the beard lifts the surface, centimetres, `[n]`; thin at its borders."""
+    cover = beard_cover(places, subject.face.beard)
+    deep = smoothstep(-6.0, -9.5, places.points[:, 1])
+    return subject.face.beard_length * cover**2 * (0.25 + 0.75 * deep)
+
+
 def beard_cover(places: Places, style: str) -> Array:
     """1 where a beard of this style grows, `[n]`."""
     p = places.points
@@ -133,8 +140,7 @@ def beard_cover(places: Places, style: str) -> Array:
     lip = smoothstep(-4.1, -4.7, y) * smoothstep(-6.3, -5.9, y) * smoothstep(3.2, 2.5, x)
     corners = smoothstep(-5.5, -6.3, y) * smoothstep(-8.5, -7.5, y) * np.exp(-(((x - 2.9) / 0.5) ** 2))
     border = -1.2 - 4.2 * smoothstep(2.0, 7.5, z)
-    cheeks = smoothstep(border + 0.6, border - 0.7, y) * smoothstep(-12.6, -10.9, y + 0.25 * np.maximum(3.0 - z, 0.0))
-    cheeks *= smoothstep(0.2, 1.6, z)
+    cheeks = smoothstep(border + 0.8, border - 1.0, y) * smoothstep(-12.6, -10.9, y + 0.25 * np.maximum(3.0 - z, 0.0))
     cover = {
         "none": np.zeros_like(x),
         "moustache": lip,
@@ -142,4 +148,4 @@ def beard_cover(places: Places, style: str) -> Array:
         "stubble": np.maximum(cheeks, lip),
         "full": np.maximum(cheeks, lip),
     }[style]
-    return cover * smoothstep(5.5, 7.0, z + 8.0 * (y < -6.0)) * (1.0 - lips(p, 0.12)) * (1.0 - places.ears)
+    return cover * smoothstep(0.2, 1.8, z) * (1.0 - lips(p, 0.12)) * (1.0 - places.ears)

@@ -7,17 +7,14 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator, RegularGridInterpolator
 
 from data.mesh import HeadMesh, vertex_normals
 from data.synth import sculpt
 from data.synth.blendshapes import expression_basis
 from data.synth.ears import ear_offset, ear_weight
-from data.synth.fields import smoothstep
+from data.synth.fields import Array, curve, resample, smoothstep
 from data.synth.grid import COLUMNS, ROWS, Grid, build_grid
 from data.synth.identity import identity_basis
-
-Array = NDArray[np.float64]
 
 # The axis that the rays leave from, bottom to crown: origin y and z (cm), elevation of the rays towards front, side
 # and back (degrees), and half the length of the segment along which the crown is zipped (cm).
@@ -130,9 +127,8 @@ def _shell_nodes() -> Array:
     tau = _spread_rows(origins + reach[..., None] * directions, coarse_tau)
 
     origins, directions = _rays(tau, azimuth)
-    guess = RegularGridInterpolator((coarse_tau, coarse_azimuth), reach)
-    start = guess(np.stack(np.meshgrid(tau, azimuth, indexing="ij"), -1)) - 0.05
-    points = origins + _trace(origins, directions, start, steps=7)[..., None] * directions
+    guess = resample(resample(reach, tau * (len(coarse_tau) - 1), 0), azimuth / np.pi * (len(coarse_azimuth) - 1), 1)
+    points = origins + _trace(origins, directions, guess - 0.05, steps=7)[..., None] * directions
     points[:, [0, -1], 0] = 0.0
     mirrored = points[:, :0:-1] * [-1.0, 1.0, 1.0]
     nodes = np.concatenate([mirrored, points], axis=1)  # back, right side, face, left side, back
@@ -162,7 +158,7 @@ def _azimuths(count: int) -> Array:
 def _rays(tau: Array, azimuth: Array) -> tuple[Array, Array]:
     """Origins and unit directions `[rows, columns, 3]` for axis parameters and azimuths."""
     knots = np.linspace(0.0, 1.0, len(AXIS))
-    y, z, front, side, back, spread = PchipInterpolator(knots, AXIS)(tau).T[:, :, None]
+    y, z, front, side, back, spread = curve(tau, knots, AXIS).T[:, :, None]
     c, s = np.cos(azimuth)[None], np.sin(azimuth)[None]
     elevation = np.deg2rad(np.where(c > 0, side + (front - side) * c * c, side + (back - side) * c * c))
     level = np.cos(elevation)

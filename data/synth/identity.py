@@ -108,11 +108,11 @@ MODES: dict[str, Mode] = {
     "neck_width": lambda p: _front_neck(p)[:, None] * 0.07 * (p - [0, 0, -2.5]) * [1.0, 0.0, 0.8],
     "neck_length": lambda p: _move(0.6 * smoothstep(-9.5, -15.0, p[:, 1]), y=-1.0),
     "shoulder_width": lambda p: _move(0.055 * smoothstep(-14.0, -18.0, p[:, 1]), x=p[:, 0]),
-    "shoulder_drop": lambda p: _move(smoothstep(5.0, 17.0, np.abs(p[:, 0])) * smoothstep(-13.0, -16.0, p[:, 1]), y=-0.9),
-    "asymmetric_jaw": lambda p: _move(0.16 * smoothstep(-2.0, -9.0, p[:, 1]) * _above(p) * _front(p), x=1.0),
-    "asymmetric_brow": lambda p: _move(
-        0.09 * _pair(p, 3.0, 3.3, 8.4, (1.8, 0.9, 1.8)), y=np.tanh(p[:, 0] / 1.0)
+    "shoulder_drop": lambda p: _move(
+        smoothstep(5.0, 17.0, np.abs(p[:, 0])) * smoothstep(-13.0, -16.0, p[:, 1]), y=-0.9
     ),
+    "asymmetric_jaw": lambda p: _move(0.16 * smoothstep(-2.0, -9.0, p[:, 1]) * _above(p) * _front(p), x=1.0),
+    "asymmetric_brow": lambda p: _move(0.09 * _pair(p, 3.0, 3.3, 8.4, (1.8, 0.9, 1.8)), y=np.tanh(p[:, 0] / 1.0)),
 }
 
 IDENTITY_NAMES = (*MODES, "ear_size", "ear_protrusion")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = NDArray[np.float64]
+Colour = NDArray[np.floating]
 Palette = Sequence[tuple[str, tuple[float, float, float]]]
 
 SKIN: Palette = (
-    ("deep", (0.27, 0.18, 0.14)),
-    ("dark", (0.38, 0.26, 0.19)),
+    ("deep", (0.32, 0.21, 0.16)),
+    ("dark", (0.42, 0.29, 0.21)),
     ("brown", (0.54, 0.38, 0.28)),
     ("olive", (0.70, 0.53, 0.40)),
     ("tan", (0.79, 0.61, 0.48)),
@@ -23,8 +23,8 @@ HAIR: Palette = (
     ("black", (0.09, 0.075, 0.07)),
     ("dark brown", (0.19, 0.13, 0.10)),
     ("brown", (0.33, 0.22, 0.15)),
-    ("auburn", (0.45, 0.21, 0.12)),
-    ("copper", (0.66, 0.33, 0.16)),
+    ("auburn", (0.42, 0.22, 0.14)),
+    ("copper", (0.58, 0.32, 0.18)),
     ("light brown", (0.50, 0.36, 0.23)),
     ("blond", (0.76, 0.61, 0.38)),
     ("platinum", (0.88, 0.80, 0.64)),

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
-from data.synth.fields import Array
+from data.synth.fields import Array, curve, resample
 from data.synth.grid import COLUMNS, rows_v
 from data.synth.head import template
 
@@ -47,9 +46,8 @@ class Places:
 
         It is the distance over the unrolled side of the head, so it means the same however steep the border runs.
         """
-        border = PchipInterpolator(degrees, heights)
         knots = np.linspace(0.0, 180.0, 37)
-        x, y = np.deg2rad(knots) * SIDE, border(knots)
+        x, y = np.deg2rad(knots) * SIDE, curve(knots, np.asarray(degrees), np.asarray(heights))
         here = np.stack([np.deg2rad(self.azimuth) * SIDE, self.shell[:, 1]]).astype(np.float32)
         nearest = np.full(len(self.points), np.inf, np.float32)
         for i in range(len(knots) - 1):
@@ -88,13 +86,4 @@ def sample_nodes(field: Array, size: int) -> Array:
     centres = (np.arange(size) + 0.5) / size
     row = np.interp(centres, rows_v(), np.arange(len(nodes)))
     column = centres * COLUMNS
-    mixed = _mix(_mix(nodes, row, 0), column, 1)
-    return mixed.reshape(size * size, *field.shape[1:])
-
-
-def _mix(values: Array, position: Array, axis: int) -> Array:
-    low = np.clip(np.floor(position).astype(int), 0, values.shape[axis] - 2)
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    share = (position - low).reshape(shape)
-    return np.take(values, low, axis) * (1.0 - share) + np.take(values, low + 1, axis) * share
+    return resample(resample(nodes, row, 0), column, 1).reshape(size * size, *field.shape[1:])

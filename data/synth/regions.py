@@ -46,7 +46,7 @@ def brow_distance(points: Array, arch: float) -> tuple[Array, Array]:
     """Distance from the nearer brow's arc and place along it, 0 at the nose to 1 at the temple."""
     x = np.abs(points[:, 0])
     along = np.clip((x - 0.95) / 4.0, 0.0, 1.0)
-    arc = 2.85 + 0.75 * np.sin(np.pi * np.clip(along * 0.9 + 0.08, 0.0, 1.0) * 0.93) * (1.0 + arch) - 0.15 * along
+    arc = 3.02 + 0.5 * np.sin(np.pi * np.clip(along * 0.9 + 0.08, 0.0, 1.0) * 0.93) * (1.0 + arch) - 0.15 * along
     beyond = np.maximum(np.maximum(0.95 - x, x - 4.95), 0.0)
     return np.hypot(points[:, 1] - arc, beyond), along
 

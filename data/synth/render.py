@@ -20,7 +20,7 @@ from data.synth.studio import LAMPS, irradiance, openness
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 SAMPLES = 2
-SHEEN, GLOSS = 0.10, 14.0
+SHEEN, SHARPNESS = 0.11, 14.0
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,15 @@ class Figure:
     Args:
         vertices: `[v, 3]` metres, of the template's topology.
         albedo: `[t, t, 3]` linear RGB over the UV square, row 0 at v = 0.
+        gloss: `[v]` how much of the soft highlight each vertex shows.
     """
 
-    def __init__(self, vertices: Floats, albedo: Floats) -> None:
+    def __init__(self, vertices: Floats, albedo: Floats, gloss: Floats) -> None:
         mesh = template().mesh
         self._scene = EmbreeScene()
         TriangleMesh(self._scene, vertices[mesh.faces])
         self._faces, self._uv_faces, self._uvs = mesh.faces, mesh.uv_faces, mesh.uvs
-        self._vertices = vertices
+        self._vertices, self._gloss = vertices, gloss
         self._normals = vertex_normals(vertices, mesh.faces)
         light = irradiance(self._normals, openness(self._scene, vertices, self._normals))
         size = len(albedo)
@@ -77,14 +78,12 @@ class Figure:
         seen = np.flatnonzero(hit["primID"] >= 0)
         colours = self._shade(hit["primID"][seen], hit["u"][seen], hit["v"][seen], center)
 
-        pixels = height * width
         # Rays come pixel by pixel, so that the samples of a pixel are neighbours.
-        owner = seen // SAMPLES**2
-        coverage = np.bincount(owner, minlength=pixels) / SAMPLES**2
-        summed = [np.bincount(owner, colours[:, c], pixels) for c in range(3)]
-        person = np.stack(summed, axis=1) / SAMPLES**2
+        samples = np.zeros((len(rays), 4), np.float32)
+        samples[seen, :3], samples[seen, 3] = colours, 1.0
+        person, coverage = np.split(samples.reshape(-1, SAMPLES**2, 4).mean(1), [3], axis=1)
         behind = backdrop(_directions(world_to_camera, K, size, 1))
-        linear = exposure * (person + (1.0 - coverage[:, None]) * behind)
+        linear = np.float32(exposure) * (person + (1.0 - coverage) * behind)
         image = np.round(255.0 * to_srgb(linear)).astype(np.uint8).reshape(height, width, 3)
         return Picture(image, np.round(255.0 * coverage).astype(np.uint8).reshape(height, width))
 
@@ -102,22 +101,23 @@ class Figure:
         lamp = (LAMPS[0][0] / length(LAMPS[0][0])).astype(np.float32)
         half = towards + lamp
         half /= np.maximum(length(half), 1e-6)[:, None]
-        return SHEEN * np.maximum((half * self._normals).sum(1), 0.0) ** np.float32(GLOSS)
+        return SHEEN * self._gloss * np.maximum((half * self._normals).sum(1), 0.0) ** np.float32(SHARPNESS)
 
     def _lookup(self, uv: Floats) -> Floats:
         """Bilinear texture lookup, `[n, 2]` -> `[n, 3]`."""
-        place = np.clip(uv * self._size - 0.5, 0.0, self._size - 1.001).astype(np.float32)
+        place = np.clip(uv * np.float32(self._size) - np.float32(0.5), 0.0, self._size - 1.001)
         low = place.astype(np.int32)
         share = place - low
         first = low[:, 1] * self._size + low[:, 0]
         s, t = share[:, :1], share[:, 1:]
         near = self._texture[first] * (1.0 - s) + self._texture[first + 1] * s
         far = self._texture[first + self._size] * (1.0 - s) + self._texture[first + self._size + 1] * s
-        return near * (1.0 - t) + far * t
+        return (near * (1.0 - t) + far * t).astype(np.float32)
 
 
 def _blend(values: Floats, corners: NDArray[np.int32], weights: Floats) -> Floats:
-    return sum((values[corners[:, k]] * weights[:, k : k + 1] for k in range(1, 3)), values[corners[:, 0]] * weights[:, :1])
+    first, second, third = (values[corners[:, k]] * weights[:, k : k + 1] for k in range(3))
+    return (first + second + third).astype(np.float32)
 
 
 def _directions(
@@ -128,9 +128,9 @@ def _directions(
     within = (np.arange(samples) + 0.5) / samples
     ys = (np.arange(height)[:, None] + within).reshape(height, 1, samples, 1)
     xs = (np.arange(width)[:, None] + within).reshape(1, width, 1, samples)
-    y = (ys - K[1, 2]) / K[1, 1]
-    x = (xs - K[0, 2] - K[0, 1] * y) / K[0, 0]
-    rotation = world_to_camera[:3, :3]
+    y = ((ys - K[1, 2]) / K[1, 1]).astype(np.float32)
+    x = ((xs - K[0, 2]) / K[0, 0]).astype(np.float32)
+    rotation = world_to_camera[:3, :3].astype(np.float32)
     world = x[..., None] * rotation[0] + y[..., None] * rotation[1] + rotation[2]
     world = world.reshape(-1, 3)
-    return (world / length(world)[:, None]).astype(np.float32)
+    return world / length(world)[:, None]

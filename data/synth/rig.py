@@ -14,9 +14,9 @@ RigSize = Literal[16, 80]
 
 DISTANCE = 1.05
 """Metres from the head."""
-FIELD = 0.36
+FIELD = 0.375
 """Metres of the subject that fill the image height."""
-TARGET = np.array([0.0, -0.028, 0.0])
+TARGET = np.array([0.0, -0.018, 0.0])
 """What the cameras look at: the head with neck and the tops of the shoulders in frame."""
 
 # Elevation and azimuths of every row in degrees; azimuth 0 is the front, positive the subject's left.

@@ -86,17 +86,18 @@ class Backdrop:
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng((seed, 0xBACD))
         base = rng.uniform(0.10, 0.26) * np.exp(rng.normal(0.0, 0.10, 3))
-        self._floor, self._ceiling = base * 0.55, base * 1.35
+        self._floor, self._ceiling = (base * 0.55).astype(np.float32), (base * 1.35).astype(np.float32)
         directions = rng.normal(size=(7, 3)) * [1.0, 0.45, 1.0]
-        self._directions = directions / length(directions)[:, None]
-        self._colours = rng.uniform(-0.35, 0.9, (7, 1)) * base * np.exp(rng.normal(0.0, 0.25, (7, 3)))
-        self._sharpness = rng.uniform(2.5, 9.0, 7)
+        self._directions = (directions / length(directions)[:, None]).astype(np.float32)
+        colours = rng.uniform(-0.35, 0.9, (7, 1)) * base * np.exp(rng.normal(0.0, 0.25, (7, 3)))
+        self._colours = colours.astype(np.float32)
+        self._sharpness = rng.uniform(2.5, 9.0, 7).astype(np.float32)
 
     def __call__(self, directions: Floats) -> Floats:
         """Linear RGB `[n, 3]` seen along unit directions `[n, 3]`."""
         x, y, z = directions[:, 0], directions[:, 1], directions[:, 2]
         light = self._floor + (self._ceiling - self._floor) * (0.5 + 0.5 * np.tanh(2.2 * y))[:, None]
         for axis, colour, sharpness in zip(self._directions, self._colours, self._sharpness, strict=True):
-            lobe = np.exp(sharpness * (x * axis[0] + y * axis[1] + z * axis[2] - 1.0))
+            lobe = np.exp(sharpness * (x * axis[0] + y * axis[1] + z * axis[2] - np.float32(1.0)))
             light = light + lobe[:, None] * colour
-        return np.maximum(light, 0.0).astype(np.float32)
+        return np.maximum(light, 0.0)

@@ -9,12 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.synth.identity import IDENTITY_NAMES
-from data.synth.palette import CLOTH, EYES, GREY_HAIR, HAIR, SKIN, Colour, jitter, mix_palette
+from data.synth.palette import CLOTH, EYES, GREY_HAIR, HAIR, SKIN, Colour, Palette, jitter, mix_palette
 
 Array = NDArray[np.float64]
 
 # Every aspect draws from its own stream, so that a change to one leaves the others as they were.
 SHAPE, SKIN_STREAM, HAIR_STREAM, HAT_STREAM, CLOTHES_STREAM, EXPRESSION, CAMERAS, NOISE, STUDIO = range(9)
+
+FAIR = 0.2
+"""Mean linear lightness of skin above which all colours of hair and eyes occur."""
+DARK_HAIR, DARK_EYES = 3, 2
+"""How many of the palettes' first entries occur otherwise."""
 
 # How a broad latent "build" shows: standard deviations of these modes per unit of build.
 BUILD = {
@@ -133,9 +138,7 @@ class Subject:
             "beard": self.face.beard,
             "clothes": self.clothes.kind,
             "clothes_pattern": self.clothes.pattern,
-            "shape": {
-                name: round(float(value), 4) for name, value in zip(IDENTITY_NAMES, self.shape, strict=True)
-            },
+            "shape": {name: round(float(value), 4) for name, value in zip(IDENTITY_NAMES, self.shape, strict=True)},
         }
 
 
@@ -152,25 +155,28 @@ def draw_subject(seed: int, number: int) -> Subject:
         index = IDENTITY_NAMES.index(mode)
         shape[index] = np.clip(shape[index] * (1.0 - 0.35 * abs(share)) + share * build, -2.4, 2.4)
     old = bool(shaping.uniform() < 0.18)
-    hair = _draw_hair(rng(HAIR_STREAM), build, old)
+    skinning = rng(SKIN_STREAM)
+    skin = mix_palette(skinning, SKIN, 0.05)
+    fair = float(skin[1].mean()) > FAIR
+    hair = _draw_hair(rng(HAIR_STREAM), build, GREY_HAIR if old else HAIR if fair else HAIR[:DARK_HAIR])
     return Subject(
         seed=seed,
         number=number,
         shape=shape.astype(np.float32),
         hair=hair,
         hat=_draw_hat(rng(HAT_STREAM)),
-        face=_draw_face(rng(SKIN_STREAM), hair, build),
+        face=_draw_face(skinning, hair, build, skin, EYES if fair else EYES[:DARK_EYES]),
         clothes=_draw_clothes(rng(CLOTHES_STREAM)),
         exposure=float(np.exp(np.clip(rng(STUDIO).normal(0.0, 0.05), -0.12, 0.12))),
     )
 
 
-def _draw_hair(rng: np.random.Generator, build: float, old: bool) -> Hair:
+def _draw_hair(rng: np.random.Generator, build: float, palette: Palette) -> Hair:
     weights = {"bald": 0.09 + 0.05 * (build > 0.5), "buzz": 0.12, "short": 0.20, "side": 0.13, "fringe": 0.12}
     weights |= {"curly": 0.10, "bun": 0.07, "bob": 0.10 - 0.05 * (build > 0.5), "long": 0.11 - 0.06 * (build > 0.5)}
     names, chances = list(weights), np.array(list(weights.values()))
     style = str(rng.choice(names, p=chances / chances.sum()))
-    colour_name, colour = mix_palette(rng, GREY_HAIR if old else HAIR)
+    colour_name, colour = mix_palette(rng, palette)
     top, side, length = {
         "bald": (0.0, 0.0, 0.0),
         "buzz": (0.35, 0.3, 0.0),
@@ -208,12 +214,13 @@ def _draw_hat(rng: np.random.Generator) -> Hat:
     return Hat(kind, colour, band, float(rng.uniform(-0.5, 0.7)), float(rng.uniform(3.8, 5.4)))
 
 
-def _draw_face(rng: np.random.Generator, hair: Hair, build: float) -> Face:
-    skin_name, skin = mix_palette(rng, SKIN, 0.05)
-    lightness = float(skin.mean())
-    eye_name, eye = mix_palette(rng, EYES if lightness > 0.25 else EYES[:2])
+def _draw_face(
+    rng: np.random.Generator, hair: Hair, build: float, named_skin: tuple[str, Colour], eyes: Palette
+) -> Face:
+    skin_name, skin = named_skin
+    eye_name, eye = mix_palette(rng, eyes)
     redness = rng.uniform(0.55, 1.0)
-    lips = np.clip(skin * (1.0 - redness * np.array([0.12, 0.58, 0.50])) + 0.03 * redness * np.array([1, 0, 0.2]), 0.0, 1.0)
+    lips = skin * (1.0 - redness * np.array([0.12, 0.58, 0.50])) + redness * np.array([0.03, 0.0, 0.006])
     likely = 0.12 if build < 0 else 0.62
     beard = "none"
     if rng.uniform() < likely:
@@ -223,7 +230,7 @@ def _draw_face(rng: np.random.Generator, hair: Hair, build: float) -> Face:
         skin_name=skin_name,
         flush=float(rng.uniform(0.1, 0.6)),
         blotch=float(rng.uniform(0.02, 0.07)),
-        freckles=float(rng.uniform(0.3, 1.0)) if lightness > 0.4 and rng.uniform() < 0.15 else 0.0,
+        freckles=float(rng.uniform(0.3, 1.0)) if float(skin.mean()) > 0.4 and rng.uniform() < 0.15 else 0.0,
         lips=lips,
         eye=eye,
         eye_name=eye_name,

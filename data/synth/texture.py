@@ -64,9 +64,9 @@ def _skin(places: Places, subject: Subject) -> Array:
     socket = bump(folded, (2.9, 1.0, 8.2), (1.7, 1.1, 1.4)) * (1.0 - eye_opening(p))
     colour *= 1.0 - socket[:, None] * np.array([0.20, 0.28, 0.24], p.dtype)
     if face.freckles:
-        spots = smoothstep(0.9, 1.9, waves(p, subject.rng(NOISE, 4), 14, 4.0))
+        spots = smoothstep(0.9, 1.9, waves(p, subject.rng(NOISE, 4), 14, 3.0))
         spots *= bump(folded, (2.6, -1.2, 9.0), (2.4, 1.5, 2.6))
-        colour *= 1.0 - face.freckles * spots[:, None] * np.array([0.25, 0.42, 0.5], p.dtype)
+        colour *= 1.0 - face.freckles * spots[:, None] * np.array([0.18, 0.32, 0.38], p.dtype)
     nostril = bump(folded, (0.62, -3.75, 10.2), (0.30, 0.28, 0.7))
     return colour * (1.0 - 0.75 * nostril[:, None])
 
@@ -75,7 +75,7 @@ def _beard_and_brows(colour: Array, places: Places, subject: Subject) -> Array:
     face = subject.face
     if face.beard != "none":
         grain = 1.0 + 0.10 * waves(places.points, subject.rng(NOISE, 5), 8, 1.2)
-        cover = face.beard_strength * np.clip(beard_cover(places, face.beard) * grain, 0.0, 1.0)
+        cover = face.beard_strength * np.clip(1.25 * beard_cover(places, face.beard) * grain, 0.0, 1.0)
         colour = _lay(colour, cover, np.minimum(subject.hair.colour, 0.6) * 0.8)
     distance, along = brow_distance(places.points, face.brow_arch)
     half = face.brow_thickness * (0.75 + 0.5 * along) * (1.0 - 0.75 * smoothstep(0.55, 1.0, along))
@@ -87,12 +87,16 @@ def _eyes(colour: Array, places: Places, face: Face) -> Array:
     p = places.points
     x, y = eye_offset(p)
     r = np.hypot(x, y - 0.04)
-    white = SCLERA * (1.0 - 0.35 * smoothstep(0.7, 1.5, np.abs(x)))[:, None] + [0.06, 0.0, 0.0] * (np.abs(x) > 1.1)[:, None]
+    white = (
+        SCLERA * (1.0 - 0.35 * smoothstep(0.7, 1.5, np.abs(x)))[:, None] + [0.06, 0.0, 0.0] * (np.abs(x) > 1.1)[:, None]
+    )
     rim = smoothstep(IRIS - 0.22, IRIS, r)
     iris = face.eye * (1.15 - 0.7 * rim)[:, None]
     ball = _lay(white.astype(p.dtype), smoothstep(IRIS + 0.05, IRIS - 0.05, r), iris)
     ball = _lay(ball, smoothstep(PUPIL + 0.05, PUPIL - 0.05, r), np.full(3, 0.01))
-    ball = _lay(ball, smoothstep(0.16, 0.08, np.hypot(p[:, 0] - np.sign(p[:, 0]) * 3.15 + 0.2, y - 0.25)), np.full(3, 0.85))
+    ball = _lay(
+        ball, smoothstep(0.16, 0.08, np.hypot(p[:, 0] - np.sign(p[:, 0]) * 3.15 + 0.2, y - 0.25)), np.full(3, 0.85)
+    )
     ball *= (1.0 - 0.55 * smoothstep(0.05, 0.5, y))[:, None]  # the upper lid's shadow
     opened = eye_opening(p)
     colour = _lay(colour, opened, ball)

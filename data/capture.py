@@ -42,8 +42,8 @@ class Capture:
     world_to_camera: Floats
     K: Floats
     sizes: tuple[tuple[int, int], ...]
-    images: tuple[bytes, ...]
-    masks: tuple[bytes | None, ...]
+    images: tuple[bytes, ...] = field(repr=False)
+    masks: tuple[bytes | None, ...] = field(repr=False)
     expression: dict[str, float] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 

@@ -103,23 +103,25 @@ def gather_objects(thing: Thing) -> list[Thing] | None:
 
 
 def raise_together(error: Exception | None) -> None:
-    """Raise on every rank if it failed on any, so that nobody waits for a rank that gave up.
+    """Raise on every rank if it failed on any, so that nobody waits for a rank that gave up."""
+    verdict = agree_on_failure(error)
+    if verdict is not None:
+        raise verdict from error
 
-    A user's mistake stays one; anything else names the rank, with its cause where it happened.
+
+def agree_on_failure(error: Exception | None) -> Exception | None:
+    """The failure of the lowest rank that has one, on every rank.
+
+    A user's mistake stays one; anything else names the rank.
     """
-    found = gather_objects(
-        error if isinstance(error, UserError) or error is None else f"{type(error).__name__}: {error}"
-    )
-    verdict: Any = None
-    if found is not None:
-        verdict = next(((rank, cause) for rank, cause in enumerate(found) if cause is not None), None)
-    verdict = broadcast_object(verdict)
+    mine = error if error is None or isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    found = gather_objects(mine)
+    first = next(((rank, cause) for rank, cause in enumerate(found) if cause is not None), None) if found else None
+    verdict = broadcast_object(first)
     if verdict is None:
-        return
+        return None
     rank, cause = verdict
-    if isinstance(cause, UserError):
-        raise cause
-    raise RuntimeError(f"rank {rank} failed: {cause}") from error
+    return cause if isinstance(cause, UserError) else RuntimeError(f"rank {rank} failed: {cause}")
 
 
 def _join(backend: str) -> None:

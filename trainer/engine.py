@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -64,7 +65,9 @@ class Engine:
         self.config = config
         self.module = module
         self.steps = 0
-        for parameter in module.parameters():
+        for name, parameter in module.named_parameters():
+            if parameter.ndim == 0:
+                raise UserError("DeepSpeed cannot hold a parameter without dimensions", where=name, hint="shape [1]")
             parameter.data = parameter.data.contiguous()  # masters are views of flat memory
         optimizer = build_optimizer(module, config.optimizer)
         self.deepspeed = _start_deepspeed(_UnderAutocast(module, self.autocast), optimizer, config)
@@ -160,6 +163,7 @@ def _start_deepspeed(module: nn.Module, optimizer: torch.optim.Optimizer, config
     """Hand model and optimiser to DeepSpeed through accelerate."""
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
     import deepspeed
     from accelerate import Accelerator, DeepSpeedPlugin
     from accelerate.state import AcceleratorState
@@ -190,7 +194,8 @@ def _start_deepspeed(module: nn.Module, optimizer: torch.optim.Optimizer, config
 def deepspeed_config(config: Config, module: nn.Module) -> dict[str, Any]:
     """DeepSpeed's own settings for a run."""
     engine = config.engine
-    bucket = min(LARGEST_BUCKET, sum(p.numel() for p in module.parameters()) + 1)
+    elements = sum(p.numel() for p in module.parameters())
+    bucket = min(LARGEST_BUCKET, elements + elements % 2 + 2)  # DeepSpeed wants it even
     zero: dict[str, Any] = {
         "stage": engine.zero_stage,
         "reduce_bucket_size": bucket,
@@ -199,7 +204,7 @@ def deepspeed_config(config: Config, module: nn.Module) -> dict[str, Any]:
         "round_robin_gradients": False,  # makes DeepSpeed's own map of masters wrong
     }
     if not torch.cuda.is_available():
-        zero["overlap_comm"] = False
+        zero |= {"overlap_comm": False, "contiguous_gradients": False}  # no streams to overlap, one copy fewer
     if engine.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     settings: dict[str, Any] = {

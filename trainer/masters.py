@@ -27,6 +27,7 @@ class Fragment:
         owner: index of the tensor that holds it (`Masters.owners`), or None where the parameter is frozen.
         offset: where the slice begins in its owner.
         frozen: the slice itself, of a frozen parameter.
+        replicated: whether every rank holds this same slice.
     """
 
     name: str
@@ -36,11 +37,7 @@ class Fragment:
     owner: int | None
     offset: int = 0
     frozen: Tensor | None = None
-
-    @property
-    def trains(self) -> bool:
-        """Whether an optimiser owns it."""
-        return self.owner is not None
+    replicated: bool = False
 
 
 @dataclass
@@ -51,13 +48,11 @@ class Masters:
         optimizer: torch's optimiser; its state is keyed by the owners.
         owners: the tensors it updates: flat partitions, or whole parameters at ZeRO 0.
         fragments: which slice of which parameter lies where.
-        replicated: whether every rank holds all of it (ZeRO 0).
     """
 
     optimizer: torch.optim.Optimizer
     owners: list[Tensor]
     fragments: list[Fragment]
-    replicated: bool
     _before: Callable[[], None] = field(default=lambda: None, repr=False)
     _publish: Callable[[], None] = field(default=lambda: None, repr=False)
 
@@ -107,16 +102,21 @@ def _replicated(zero: Any, module: nn.Module) -> Masters:
     for name, parameter in module.named_parameters():
         shape, numel = tuple(parameter.shape), parameter.numel()
         if parameter.requires_grad:
-            fragments.append(Fragment(name, shape, 0, numel, len(owners)))
+            fragments.append(Fragment(name, shape, 0, numel, len(owners), replicated=True))
             owners.append(copies.get(parameter, parameter))
         else:
-            fragments.append(Fragment(name, shape, 0, numel, None, frozen=parameter.detach().view(-1)))
+            fragments.append(_frozen(name, parameter))
 
     def publish() -> None:
         for low, high in copies.items():
             low.data.copy_(high.data)
 
-    return Masters(getattr(zero, "optimizer", zero), owners, fragments, replicated=True, _publish=publish)
+    return Masters(getattr(zero, "optimizer", zero), owners, fragments, _publish=publish)
+
+
+def _frozen(name: str, parameter: nn.Parameter) -> Fragment:
+    flat = parameter.detach().view(-1)
+    return Fragment(name, tuple(parameter.shape), 0, flat.numel(), None, frozen=flat, replicated=True)
 
 
 def _partitioned_masters(zero: Any, module: nn.Module) -> Masters:
@@ -127,13 +127,13 @@ def _partitioned_masters(zero: Any, module: nn.Module) -> Masters:
     for name, parameter in module.named_parameters():
         shape = tuple(parameter.shape)
         if not parameter.requires_grad:
-            fragments.append(Fragment(name, shape, 0, parameter.numel(), None, frozen=parameter.detach().view(-1)))
+            fragments.append(_frozen(name, parameter))
             continue
         mapping = getattr(parameter, "_hp_mapping", None)
         if mapping is not None:
             low, high = mapping.lp_fragment_address, mapping.hp_fragment_address
             fragments.append(Fragment(name, shape, low.start, low.numel, mapping.param_group_index, high.start))
-    return Masters(zero.optimizer, owners, fragments, replicated=False, _publish=zero.update_lp_params)
+    return Masters(zero.optimizer, owners, fragments, _publish=zero.update_lp_params)
 
 
 def _partitioned_parameters(zero: Any, module: nn.Module) -> Masters:
@@ -158,6 +158,4 @@ def _partitioned_parameters(zero: Any, module: nn.Module) -> Masters:
             zero._reassign_or_swap_out_partitioned_parameters(index)
         zero.checkpoint_event_epilogue()
 
-    return Masters(
-        zero.optimizer, owners, fragments, replicated=False, _before=zero.checkpoint_event_prologue, _publish=publish
-    )
+    return Masters(zero.optimizer, owners, fragments, _before=zero.checkpoint_event_prologue, _publish=publish)

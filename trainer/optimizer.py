@@ -50,11 +50,10 @@ def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.O
     groups = parameter_groups(module, config)
     if not groups:
         raise UserError("the model has no parameter that trains", where="model")
-    fused = all(p.is_floating_point() for group in groups for p in group["params"])
     if config.name == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=fused)
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=fused)
+    return kind(groups, lr=config.learning_rate, betas=config.betas, eps=config.eps, fused=True)
 
 
 def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:

@@ -1,0 +1,219 @@
+"""Load: every rank reads whatever slices its own layout needs, whoever wrote them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from configs import UserError
+from trainer.checkpoint import randomness
+from trainer.checkpoint.manifest import (
+    AVERAGE,
+    MASTER,
+    EngineRecord,
+    Manifest,
+    Parameter,
+    buffer_key,
+    piece_key,
+    read_manifest,
+    verify,
+)
+from trainer.checkpoint.saving import MODEL, persistent_buffers, shapes_of
+from trainer.checkpoint.shards import ShardReader
+from trainer.checkpoint.storage import Folder
+from trainer.distributed import raise_together
+from trainer.engine import Engine
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def load(engine: Engine, directory: str) -> dict[str, Any]:
+    """Put an engine where a checkpoint stands, at any world size, ZeRO stage and precision. Collective.
+
+    Masters, optimiser state and average are exactly those saved; at the world size and stage of the save, training
+    goes on bitwise as if it had not stopped. Random generators are restored where the world size is that of the save.
+    Hyper-parameters come from the engine's config, not from the checkpoint.
+
+    Returns:
+        The `state` that was saved.
+
+    Raises:
+        UserError: not a checkpoint, a damaged one, or one of another architecture or optimiser; on every rank.
+    """
+    folder = Folder(directory)
+    manifest = _together(lambda: _examine(folder, engine))
+    record = manifest.engines[MODEL]
+    with Pieces(folder, manifest, MODEL) as pieces:
+        with engine.masters.published():
+            _together(lambda: _fill(engine, record, pieces))
+        _together(lambda: _fill_rest(engine, manifest, pieces))
+    engine.steps = record.steps
+    engine.deepspeed.global_steps = record.steps
+    engine.deepspeed.micro_steps = 0
+    return manifest.state
+
+
+class Pieces:
+    """Slices of a checkpoint's parameters, read from the files they happen to lie in."""
+
+    def __init__(self, folder: Folder, manifest: Manifest, engine: str) -> None:
+        self._folder, self._manifest, self._engine = folder, manifest, engine
+        self._stack = ExitStack()
+        self._open: dict[int, ShardReader] = {}
+        self._sorted: dict[str, list[tuple[int, int, int]]] = {}
+
+    def __enter__(self) -> Pieces:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self._stack.close()
+
+    def read(self, name: str, kind: str, start: int, out: Tensor) -> None:
+        """Fill the 1-D `out` with elements of a parameter from `start` on."""
+        if name not in self._sorted:
+            self._sorted[name] = sorted(self._manifest.engines[self._engine].parameters[name].pieces)
+        pieces, end = self._sorted[name], start + out.numel()
+        first = max(0, bisect_right(pieces, start, key=lambda piece: piece[0]) - 1)
+        for begin, numel, shard in pieces[first:]:
+            low, high = max(start, begin), min(end, begin + numel)
+            if low >= high:
+                break
+            key = piece_key(self._engine, name, kind, begin)
+            with self._shard(shard) as reader:
+                reader.read(key, low - begin, out[low - start : high - start])
+
+    def buffer(self, name: str) -> Tensor:
+        """A buffer of rank 0."""
+        with self._shard(0) as reader:
+            return reader.tensor(buffer_key(self._engine, name))
+
+    def randomness(self, rank: int) -> dict[str, Tensor]:
+        """The random generators of a rank."""
+        with self._shard(rank) as reader:
+            return {key: reader.tensor(key) for key in reader.keys() if key.startswith(randomness.PREFIX)}  # noqa: SIM118
+
+    @contextmanager
+    def _shard(self, index: int) -> Iterator[ShardReader]:
+        """A file, opened once; one that does not hold what the manifest says is damaged, whatever the cause."""
+        file = self._manifest.shards[index].file
+        try:
+            if index not in self._open:
+                self._open[index] = self._stack.enter_context(ShardReader(self._folder, file))
+            yield self._open[index]
+        except (KeyError, ValueError, EOFError) as error:
+            raise UserError(f"damaged: {error}", where=f"{self._folder.url}/{file}") from None
+
+
+def _examine(folder: Folder, engine: Engine) -> Manifest:
+    """Read the manifest, compare models, and verify this rank's share of the files."""
+    manifest = read_manifest(folder)
+    check_architecture(manifest.engines[MODEL], shapes_of(engine.module), folder.url)
+    saved, wanted = manifest.engines[MODEL].optimizer, type(engine.masters.optimizer).__name__
+    if saved != wanted:
+        raise UserError(f"holds the state of {saved}", where=folder.url, hint=f"optimizer.name asks for {wanted}")
+    verify(folder, manifest.shards[dist.get_rank() :: dist.get_world_size()])
+    return manifest
+
+
+def check_architecture(record: EngineRecord, wanted: Shapes, where: str) -> None:
+    """Names and shapes agree.
+
+    Raises:
+        UserError: with the first parameters that differ.
+    """
+    saved: Shapes = {name: p.shape for name, p in record.parameters.items()} | record.buffers
+    differences = [
+        f"{name}: {_shape(saved.get(name))} in the checkpoint, {_shape(wanted.get(name))} in the model"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+    ]
+    if differences:
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise UserError("a checkpoint of another architecture", where=where, hint="\n  ".join(differences[:3]) + more)
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else str(list(shape))
+
+
+def _fill(engine: Engine, record: EngineRecord, pieces: Pieces) -> None:
+    """Masters, moments and average of this rank."""
+    masters, average = engine.masters, engine.average
+    _make_room(engine, record)
+    flats = masters.flats()
+    for fragment in masters.fragments:
+        saved = record.parameters[fragment.name]
+        pieces.read(fragment.name, MASTER, fragment.start, masters.slice_of(fragment, flats))
+        if fragment.owner is None:
+            continue
+        state = masters.optimizer.state.get(masters.owners[fragment.owner], {})
+        for kind in _moments(saved):
+            target = state[kind].view(-1).narrow(0, fragment.offset, fragment.numel)
+            pieces.read(fragment.name, kind, fragment.start, target)
+    if average is None:
+        return
+    average.restart()
+    for fragment in masters.fragments:
+        if fragment.owner is not None and AVERAGE in record.parameters[fragment.name].kinds:
+            pieces.read(fragment.name, AVERAGE, fragment.start, masters.slice_of(fragment, average.flats))
+
+
+def _make_room(engine: Engine, record: EngineRecord) -> None:
+    """Give every owner the state that torch would make at its first update.
+
+    Parameters that share an owner share torch's count of updates; they differ only where ZeRO 0 saved one that got
+    no gradient for a while, and then the largest count holds.
+    """
+    masters = engine.masters
+    members: list[list[Parameter]] = [[] for _ in masters.owners]
+    for fragment in masters.fragments:
+        if fragment.owner is not None:
+            members[fragment.owner].append(record.parameters[fragment.name])
+    everything = [p for p in record.parameters.values() if p.trains]
+    for owner, parameters in zip(masters.owners, members, strict=True):
+        parameters = parameters or everything  # nothing but padding
+        kinds = {kind for p in parameters for kind in _moments(p)}
+        step = max((p.step for p in parameters if p.step is not None), default=None)
+        state = masters.optimizer.state[owner]
+        for kind in list(state):
+            if kind not in kinds and kind != "step":
+                del state[kind]
+        for kind in kinds:
+            if state.get(kind) is None:
+                state[kind] = torch.zeros_like(owner, requires_grad=False)
+            state[kind].zero_()
+        if step is None:
+            state.pop("step", None)
+        else:
+            state["step"] = torch.tensor(step, dtype=torch.float32, device=owner.device)
+        if not state:
+            del masters.optimizer.state[owner]
+
+
+def _fill_rest(engine: Engine, manifest: Manifest, pieces: Pieces) -> None:
+    """Buffers, and random generators where every rank finds its own."""
+    for name, buffer in persistent_buffers(engine.module).items():
+        buffer.copy_(pieces.buffer(name))
+    if manifest.world_size == dist.get_world_size():
+        randomness.restore(pieces.randomness(dist.get_rank()))
+
+
+def _moments(parameter: Parameter) -> list[str]:
+    return [kind for kind in parameter.kinds if kind not in (MASTER, AVERAGE)]
+
+
+def _together(work: Callable[[], Any]) -> Any:
+    """What `work` gives, or its failure on every rank."""
+    result, error = None, None
+    try:
+        result = work()
+    except Exception as caught:
+        error = caught
+    raise_together(error)
+    return result

@@ -1,0 +1,72 @@
+"""Reading checkpoints without an engine: what there is, and the weights alone. Needs no process group."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from configs import UserError
+from trainer.checkpoint.loading import Pieces
+from trainer.checkpoint.manifest import AVERAGE, MASTER, Manifest, read_manifest, verify
+from trainer.checkpoint.saving import MODEL
+from trainer.checkpoint.storage import Folder
+
+STEP = re.compile(r"^step-(\d{8,})$")
+
+
+def step_directory(folder: str, step: int) -> str:
+    """Where the checkpoint of a step lives among those of its run."""
+    return f"{folder.rstrip('/')}/step-{step:08d}"
+
+
+def latest(folder: str) -> str | None:
+    """The newest whole checkpoint among `step-00000100` folders, or None.
+
+    Whole means committed, with every file there at its full length; `load` verifies the digests.
+    """
+    found = [(int(match[1]), match[0]) for name in Folder(folder).folders() if (match := STEP.match(name))]
+    for _, name in sorted(found, reverse=True):
+        directory = f"{folder.rstrip('/')}/{name}"
+        try:
+            describe(directory)
+        except UserError:
+            continue
+        return directory
+    return None
+
+
+def describe(directory: str) -> Manifest:
+    """Step, config, versions, parameters and sizes of a checkpoint.
+
+    Raises:
+        UserError: not a checkpoint, or files are missing or cut short.
+    """
+    return read_manifest(Folder(directory))
+
+
+def load_weights(directory: str, *, ema: bool = True) -> dict[str, Tensor]:
+    """The model's state dict in fp32, in one process and without DeepSpeed.
+
+    Args:
+        directory: path or URL of a checkpoint.
+        ema: the moving average where the run kept one.
+
+    Raises:
+        UserError: not a checkpoint, or a damaged one.
+    """
+    folder = Folder(directory)
+    manifest = read_manifest(folder)
+    verify(folder, manifest.shards)
+    record = manifest.engines[MODEL]
+    weights: dict[str, Tensor] = {}
+    with Pieces(folder, manifest, MODEL) as pieces:
+        for name, parameter in record.parameters.items():
+            kind = AVERAGE if ema and AVERAGE in parameter.kinds else MASTER
+            flat = torch.empty(parameter.numel)
+            pieces.read(name, kind, 0, flat)
+            weights[name] = flat.view(parameter.shape)
+        for name in record.buffers:
+            weights[name] = pieces.buffer(name)
+    return weights | {alias: weights[name] for alias, name in record.tied.items()}

@@ -109,6 +109,8 @@ class Store:
             BadMember: a member stays wrong after `REREADS` attempts.
             StoreError: the store refused, or did not answer before the deadline.
         """
+        if not ranges:
+            return []
         found: list[bytes] = [b""] * len(ranges)
         missing = list(range(len(ranges)))
         patience = _Patience(self.deadline)
@@ -236,12 +238,13 @@ class _Patience:
     """Counts attempts and sleeps between them: exponential, jittered, bounded by a deadline."""
 
     def __init__(self, deadline: float) -> None:
-        self.end, self.attempts = time.monotonic() + deadline, 0
+        self.end, self.attempts, self.bad = time.monotonic() + deadline, 0, 0
 
     def wait(self, error: Exception, where: str) -> None:
         self.attempts += 1
         if isinstance(error, BadMember):
-            if self.attempts >= REREADS:
+            self.bad += 1
+            if self.bad >= REREADS:
                 raise error
         elif isinstance(error, UserError):
             raise error

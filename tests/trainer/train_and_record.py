@@ -1,0 +1,30 @@
+"""Trains what a config file says and appends every step's loss to a file: `CONFIG RECORD`. Run as a process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from configs import load_config
+from trainer.loop import train
+from trainer.observer import Progress
+
+
+class Recorder:
+    """Writes `step loss` in hexadecimal, so that equal text is equal bits."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", buffering=1)
+
+    def report(self, progress: Progress) -> None:
+        """Only steps."""
+        if progress.phase == "training" and progress.step > 0:
+            self._file.write(f"{progress.step} {progress.loss.hex()}\n")
+
+    def should_stop(self) -> bool:
+        """Never."""
+        return False
+
+
+if __name__ == "__main__":
+    train(load_config(sys.argv[1]), Recorder(Path(sys.argv[2])))

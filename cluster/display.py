@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from cluster.text import duration
@@ -148,3 +150,33 @@ class Live:
     def note(self, message: str) -> None:
         """A line above the bar."""
         self._bar.console.print(message, markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def counter(what: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that is counted, or a line every few seconds where there is no terminal.
+
+    Yields:
+        To be called with how many are done and how many there are.
+    """
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        yield _Lines(what, console)
+        return
+    columns = (TextColumn(what), BarColumn(bar_width=30), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, refresh_per_second=5) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """Prints the count at most every few seconds, and at the end."""
+
+    def __init__(self, what: str, console: Console, every_seconds: float = 5.0) -> None:
+        self._what, self._console, self._every = what, console, every_seconds
+        self._at = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if done == total or time.monotonic() - self._at >= self._every:
+            self._at = time.monotonic()
+            self._console.print(f"{self._what} {done}/{total}", markup=False)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cluster.display import Display, Plain
 from cluster.hub import Hub, News
@@ -17,8 +17,7 @@ from cluster.session import Session, ray_session
 from cluster.worker import Task, TrainFunction
 from configs import Config, UserError
 
-_LOOK_EVERY_SECONDS = 0.2
-_GRACE_SECONDS = 5.0
+_LOOK_EVERY_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
@@ -89,12 +88,12 @@ def _drive(config: Config, display: Display, session: Session, train: TrainFunct
     with _signals(hub, display) as caught:
         while fit.is_alive():
             fit.join(_LOOK_EVERY_SECONDS)
-            _show(ray.get(hub.news.remote()), display)
-    news = ray.get(hub.news.remote())
+            _show(cast(News, ray.get(hub.news.remote())), display)
+    news = cast(News, ray.get(hub.news.remote()))
     if fit.error is not None:
         session.keep_logs(config.run.path / "logs" / "ray")
         raise _cause(fit.error, news, config)
-    stopped = caught[0].name if caught and fit.summary.steps < config.trainer.steps else None
+    stopped = caught[0].name if caught and not fit.summary.finished else None
     return Result(fit.summary, config.run.path, max(news.attempt - 1, 0), stopped)
 
 
@@ -118,9 +117,9 @@ class _Fit(threading.Thread):
 
 def _trainer(config: Config, hub: Any, session: Session, train: TrainFunction) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
-    from cluster.verdict import Verdict
+    from cluster.controller import LeanTrainer, Verdict
     from cluster.worker import work
 
     wanted = config.cluster
@@ -128,10 +127,10 @@ def _trainer(config: Config, hub: Any, session: Session, train: TrainFunction) -
     if wanted.gpus_per_worker:
         resources["GPU"] = wanted.gpus_per_worker
     storage = session.folder if session.local else config.run.path
-    return TorchTrainer(
+    return LeanTrainer(
         work,
         train_loop_config={"task": Task(config, hub, train)},
-        torch_config=TorchConfig(),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if wanted.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=wanted.workers, use_gpu=wanted.gpus_per_worker > 0, resources_per_worker=resources
         ),

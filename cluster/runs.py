@@ -12,7 +12,7 @@ from typing import Any
 
 from configs import Config, UserError, dump_config, flatten, load_config, nearest, parse_config
 
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE, CHECKPOINTS = "config.yaml", "checkpoints"
 WARNINGS_FILE = "warnings.log"
 RUNS = Path("out/runs")
 _WHERE_NOT_WHAT = ("cluster.", "tracking.", "run.name", "run.dir")
@@ -70,6 +70,25 @@ def find_run(run: str) -> Path:
     known = [path.parent.name for path in RUNS.glob(f"*/{CONFIG_FILE}")]
     hint = nearest(run, known) if known else f"no runs in {RUNS} yet; `headway train PRESET` starts one"
     raise UserError(f"no run is called '{run}'", hint=hint)
+
+
+def find_checkpoint(place: str) -> str:
+    """A checkpoint by its own folder, or the newest of a run by the run's folder or name.
+
+    Raises:
+        UserError: neither is there.
+    """
+    if "://" in place:
+        return place
+    if Path(place).is_dir() and not (Path(place) / CHECKPOINTS).is_dir():
+        return place
+    from trainer.checkpoint import latest
+
+    run = find_run(place)
+    newest = latest(str(run / CHECKPOINTS))
+    if newest is None:
+        raise UserError("has no checkpoint yet", where=str(run), hint=f"headway resume {run.name}")
+    return newest
 
 
 def read_run(folder: Path, overrides: Sequence[str] = ()) -> Config:

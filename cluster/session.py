@@ -54,11 +54,12 @@ def ray_session(config: Config) -> Iterator[Session]:
     """
     address = config.cluster.address
     folder = _scratch()
-    settings = driver_environment() if address else {**driver_environment(), **_local_environment()}
+    settings = {**driver_environment(), **({} if address else _local_environment())}
     try:
         with environment(settings):
             import ray
 
+            logging.getLogger("ray").setLevel(logging.ERROR)
             options = _join(address) if address else _start(config, folder)
             try:
                 ray.init(
@@ -111,18 +112,22 @@ def worker_environment(config: Config) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the length of a `with` block."""
+def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables, or unset those that are None, for the length of a `with` block."""
     before = {key: os.environ.get(key) for key in variables}
-    os.environ.update(variables)
+    _set(variables)
     try:
         yield
     finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+        _set(before)
+
+
+def _set(variables: Mapping[str, str | None]) -> None:
+    for key, value in variables.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
 
 
 def _scratch() -> Path:
@@ -130,11 +135,15 @@ def _scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix="hw-", dir=base if len(base) <= _SOCKET_PATH_ROOM else "/tmp"))
 
 
-def _local_environment() -> dict[str, str]:
-    """A token of our own: Ray's default writes one under the home folder and changes every later `ray start`."""
+def _local_environment() -> dict[str, str | None]:
+    """A token of our own: Ray's default writes one under the home folder and changes every later `ray start`.
+
+    The mode is left to `ray.init`, which turns it on in this process too, where Ray may have been imported before.
+    """
+    lean: dict[str, str | None] = {"RAY_prestart_worker_first_driver": "0"}  # two processes that nobody would use
     if os.environ.get("RAY_AUTH_MODE"):
-        return {}
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(_token_file())}
+        return lean
+    return {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN_PATH": str(_token_file()), **lean}
 
 
 @functools.cache
@@ -157,7 +166,6 @@ def _start(config: Config, folder: Path) -> dict[str, Any]:
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
         "_temp_dir": str(folder),
-        "_node_ip_address": "127.0.0.1",
     }
 
 

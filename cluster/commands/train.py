@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="settings to change, for example data.batch_size=8"),
+    typer.Argument(metavar="KEY=VALUE", help="settings to change, for example data.batch_size=8"),
 ]
 Address = Annotated[
     str | None, typer.Option(help="HOST:PORT of a Ray head; without it a private Ray is started on this machine")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import socket
 import traceback
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def _receive(end: Connection, rank: int, timeout: float) -> tuple[bool, Any]:
     if not end.poll(timeout):
         return False, f"rank {rank} gave no answer in {timeout} s"
     try:
-        return end.recv()
+        return pickle.loads(end.recv_bytes())
     except EOFError:
         return False, f"rank {rank} died"
 
@@ -72,9 +73,10 @@ def _rank(end: Connection, rank: int, world: int, port: int, work: Callable[...,
     from trainer.distributed import shut_down
 
     try:
-        end.send((True, work(*args)))
+        answer = (True, work(*args))
     except BaseException:
-        end.send((False, traceback.format_exc()))
+        answer = (False, traceback.format_exc())
+    end.send_bytes(pickle.dumps(answer))  # by value: torch's own way of sending tensors needs the sender alive
     shut_down()
 
 

@@ -127,12 +127,14 @@ def prepare(config: Config, *, resume: bool) -> bool:
     existed = (folder / CONFIG_FILE).is_file()
     if existed and not resume:
         _refuse_another(folder, config)
+    partial = folder / f"{CONFIG_FILE}.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{CONFIG_FILE}.partial"
         partial.write_text(dump_config(config))
         partial.replace(folder / CONFIG_FILE)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise unwritable(error, folder) from None
     return existed
 

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from cluster.commands import config, data, doctor, train, use
+from cluster.commands import config, data, demo, doctor, train, use
 from configs import UserError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("resume")(train.resume)
+app.command("demo")(demo.demo)
 app.command("reconstruct")(use.reconstruct)
 app.command("evaluate")(use.evaluate)
 app.add_typer(data.app, name="data")

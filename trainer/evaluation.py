@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,7 +18,8 @@ from data.order import digest
 from data.sampling import draw_views
 from data.views import Views
 from models.system import Forward, composite, predict
-from trainer.distributed import Distributed, broadcast_object, gather_objects
+from trainer.distributed import Distributed, broadcast_object, gather_objects, initialise
+from trainer.inference import load_system
 from trainer.objectives.losses import lpips_distance, perceptual, psnr, structural_similarity
 from trainer.pictures import Row
 
@@ -73,6 +75,25 @@ def evaluate(forward: Forward, dataset: Dataset, config: Config, world: Distribu
             found[name] = measure(prediction, target.images, lpips)
             rows[name] = Row.small(source.images[0], target.images[0], prediction[0])
     return _collect(found, rows, names, protocol_name(config, len(names)))
+
+
+def evaluate_checkpoint(
+    location: str, url: str, *, subjects: int | None = None, source_views: int | None = None
+) -> Evaluation:
+    """Measure a checkpoint by itself, in this process.
+
+    Args:
+        location: folder of the checkpoint.
+        url: dataset of held-out subjects.
+        subjects, source_views: instead of what the checkpoint's config says.
+    """
+    system, config = load_system(location)
+    asked = {"subjects": subjects, "source_views": source_views}
+    settings = config.evaluation.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    config = config.model_copy(update={"evaluation": settings})
+    world = initialise(os.cpu_count() or 1, config.run.seed)
+    with Dataset.open(url) as dataset:
+        return evaluate(system.to(world.device), dataset, config, world)
 
 
 def evaluation_captures(dataset: Dataset, config: Config) -> list[str]:

@@ -9,18 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from data.dataset import capture_views
-from data.locate import open_capture
 from torch import Tensor
 
-from configs import Config, UserError
+from configs import UserError
 from data.capture import Capture
+from data.dataset import capture_views
+from data.locate import open_capture
 from data.views import Cameras, Views
 from models.gaussians import Gaussians
-from models.system import Prediction, System, build, composite, predict
-from trainer import checkpoint
+from models.system import Prediction, composite, predict
 from trainer.evaluation import evaluation_views, measure
 from trainer.export.ply import write_ply
+from trainer.inference import load_system
 from trainer.pictures import Row, contact_sheet, save_animation
 
 FRAMES = 48
@@ -49,21 +49,13 @@ class ReconstructReport:
     sheet: str
 
 
-def load_system(location: str) -> tuple[System, Config]:
-    """The model of a checkpoint, ready to predict, and the config it was trained with."""
-    config = checkpoint.describe(location).config
-    system = build(config.model)
-    system.load_state_dict(checkpoint.load_weights(location))
-    return system.eval(), config
-
-
 def reconstruct(checkpoint_path: str, capture_location: str, out: Path, *, source_views: int = 4,
                 progress: Callable[[str], None] = lambda _: None) -> ReconstructReport:  # fmt: skip
     """Make a head from a capture.
 
     Args:
-        checkpoint_path: folder of a checkpoint.
-        capture_location: a capture folder, or `DATASET#capture`.
+        checkpoint: folder of a checkpoint.
+        location: a capture folder, or `DATASET#capture`.
         out: folder for `head.ply`, `turntable.webp`, `views.png` and `report.json`.
         source_views: how many views the network sees; the others are held back and measured.
         progress: told what happens.
@@ -72,8 +64,8 @@ def reconstruct(checkpoint_path: str, capture_location: str, out: Path, *, sourc
         UserError: no such checkpoint or capture, or fewer views than asked for.
     """
     progress("loading the checkpoint")
-    system, config = load_system(checkpoint_path)
-    capture = open_capture(capture_location)
+    system, config = load_system(checkpoint)
+    capture = open_capture(location)
     source_names, held = choose_views(capture, source_views)
     size = config.data.image_size
     source = capture_views(capture, source_names, size)

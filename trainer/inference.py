@@ -1,0 +1,27 @@
+"""A checkpoint's model without an engine: for evaluation, reconstruction, export."""
+
+from __future__ import annotations
+
+import yaml
+
+from configs import Config, UserError, parse_config
+from models.system import System, build
+from trainer import checkpoint
+
+
+def load_system(location: str) -> tuple[System, Config]:
+    """The model of a checkpoint, ready to predict, and the config it was trained with.
+
+    The weights are the moving average where the run kept one.
+
+    Raises:
+        UserError: not a checkpoint, a damaged one, or one of another architecture than this version builds.
+    """
+    config = parse_config(yaml.safe_load(checkpoint.describe(location).config), where=location)
+    system = build(config.model)
+    try:
+        system.load_state_dict(checkpoint.load_weights(location))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"is a checkpoint of another architecture: {first}", where=location) from None
+    return system.eval(), config

@@ -11,7 +11,7 @@ from scipy import ndimage
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_CELLS = 64
+_CELLS = 48
 # Proportions of an adult head over the diameter of its widest horizontal section (0.18 m): where the section is
 # sought beneath the crown, before the shoulders, and how far the ears lie below the crown.
 _SEARCH, _EARS = 1.25, 0.74
@@ -25,15 +25,18 @@ class Silhouettes:
     K: Floats
     masks: list[Flags]
 
-    def project(self, points: Floats, view: int) -> tuple[NDArray[np.int64], Flags]:
+    def project(self, points: Floats, view: int) -> tuple[NDArray[np.int32], Flags]:
         """Pixels (row, column) of points `[n, 3]`, and which of them the view contains."""
-        local = points @ self.world_to_camera[view, :3, :3].T + self.world_to_camera[view, :3, 3]
-        image = local @ self.K[view].T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            pixels = np.nan_to_num(np.floor(image[:, 1::-1] / image[:, 2:]), nan=-1, posinf=-1, neginf=-1)
-        pixels = np.clip(pixels, -1, 2**30).astype(np.int64)
-        inside = (local[:, 2] > 0) & (pixels >= 0).all(axis=1) & (pixels < self.masks[view].shape).all(axis=1)
-        return pixels, inside
+        rotation, translation = self.world_to_camera[view, :3, :3], self.world_to_camera[view, :3, 3]
+        column, row, depth = self.K[view] @ (rotation @ points.T + translation[:, None])
+        height, width = self.masks[view].shape
+        # The last row of K is 0 0 1: the third coordinate is the depth. Behind the camera nothing is inside.
+        near = np.where(depth > 0, depth, 1e-12)
+        column, row = np.floor(column / near), np.floor(row / near)
+        inside = (depth > 0) & (row >= 0) & (column >= 0) & (row < height) & (column < width)
+        pixels = np.stack([row, column], axis=1)
+        pixels[~inside] = -1
+        return pixels.astype(np.int32), inside
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ def test_landmarks_fall_on_the_person(captures):
             covered = mask(capture, view)
             for name in ("nose_tip", "left_eye", "right_ear", "mouth_left", "neck_front"):
                 x, y = np.floor(project(capture, view, vertices[head.landmarks[name]])).astype(int)
-                assert covered[y, x] > 0, (capture.name, view, name)
+                near = covered[y - 1 : y + 2, x - 1 : x + 2]  # a tip on the outline may round to its neighbour
+                assert near.max() > 0, (capture.name, view, name)
 
 
 def test_the_tip_of_the_nose_is_skin(captures):

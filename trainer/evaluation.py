@@ -181,8 +181,9 @@ def _perceptual(config: Config, world: Distributed) -> nn.Module | None:
     return network.to(world.device)
 
 
-def _collect(found: dict[str, dict[str, float]], rows: dict[str, Row], names: Sequence[str], protocol: str
-             ) -> Evaluation:  # fmt: skip
+def _collect(
+    found: dict[str, dict[str, float]], rows: dict[str, Row], names: Sequence[str], protocol: str
+) -> Evaluation:
     """Bring the ranks' subjects together; the mean does not depend on how they were shared out."""
     everybody = {
         name: metrics for part in broadcast_object(gather_objects(found)) or [] for name, metrics in part.items()

@@ -49,8 +49,14 @@ class ReconstructReport:
     sheet: str
 
 
-def reconstruct(checkpoint_path: str, capture_location: str, out: Path, *, source_views: int = 4,
-                progress: Callable[[str], None] = lambda _: None) -> ReconstructReport:  # fmt: skip
+def reconstruct(
+    checkpoint: str,
+    location: str,
+    out: Path,
+    *,
+    source_views: int = 4,
+    progress: Callable[[str], None] = lambda _: None,
+) -> ReconstructReport:
     """Make a head from a capture.
 
     Args:

@@ -184,8 +184,9 @@ class Run:
             "untrained": self.untrained,
         }
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-                 ) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.stream is not None:
             self.stream.close()
         if self.tracker is not None:

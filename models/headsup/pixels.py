@@ -28,8 +28,15 @@ class PixelFeatures(nn.Module):
         stride = config.pixel_grid // config.latent_size
         self.to_latents = nn.Conv2d(self.channels, config.width, stride, stride=stride)
 
-    def forward(self, fine: Tensor, padded: tuple[int, int], images: Tensor, cameras: Cameras, points: Tensor,
-                normals: Tensor) -> Tensor:  # fmt: skip
+    def forward(
+        self,
+        fine: Tensor,
+        padded: tuple[int, int],
+        images: Tensor,
+        cameras: Cameras,
+        points: Tensor,
+        normals: Tensor,
+    ) -> Tensor:
         """Look every point up in every view.
 
         Args:
@@ -71,8 +78,9 @@ class ColorSkip(nn.Module):
             zeroed(nn.Conv2d(channels, outputs, 1)),
         )
 
-    def forward(self, features: Tensor, means: Tensor, normals: Tensor, images: Tensor, cameras: Cameras
-                ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    def forward(
+        self, features: Tensor, means: Tensor, normals: Tensor, images: Tensor, cameras: Cameras
+    ) -> tuple[Tensor, Tensor]:
         """Fetch colours at the predicted positions; gradients flow through the positions.
 
         Args:

@@ -204,7 +204,8 @@ def deepspeed_config(config: Config, module: nn.Module) -> dict[str, Any]:
         "round_robin_gradients": False,  # makes DeepSpeed's own map of masters wrong
     }
     if not torch.cuda.is_available():
-        zero |= {"overlap_comm": False, "contiguous_gradients": False}  # no streams to overlap, one copy fewer
+        # No streams to overlap, one copy fewer, and no replacing of `torch.nn.functional.linear` for the whole process.
+        zero |= {"overlap_comm": False, "contiguous_gradients": False, "memory_efficient_linear": False}
     if engine.offload == "cpu":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     settings: dict[str, Any] = {

@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("resume")(train.resume)
 app.command("demo")(demo.demo)

@@ -87,6 +87,7 @@ def driver_environment() -> dict[str, str]:
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
         "RAY_TRAIN_METRICS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
+        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line twice
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_TRAIN_V2_ENABLED": "1",
@@ -140,7 +141,10 @@ def _local_environment() -> dict[str, str | None]:
 
     The mode is left to `ray.init`, which turns it on in this process too, where Ray may have been imported before.
     """
-    lean: dict[str, str | None] = {"RAY_prestart_worker_first_driver": "0"}  # two processes that nobody would use
+    lean: dict[str, str | None] = {
+        "RAY_prestart_worker_first_driver": "0",  # a process per processor that nobody would use
+        "RAY_worker_niceness": "0",  # Ray's 15 lets anything else on the machine starve the training
+    }
     if os.environ.get("RAY_AUTH_MODE"):
         return lean
     return {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN_PATH": str(_token_file()), **lean}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -33,8 +33,16 @@ def synth(
     **Example:** `headway data synth out/data/train --subjects 200` and, for people the model must not see,
     `headway data synth out/data/test --subjects 20 --first 1000000`
     """
-    size = parse_size(image_size)
-    synth_with_progress(out, subjects, seed=seed, first=first, frames=frames, rig=rig, image_size=size, workers=workers)
+    synth_with_progress(
+        out,
+        subjects,
+        seed=seed,
+        first=first,
+        frames=frames,
+        rig=cast(Literal[16, 80], rig),  # another number is refused by name below
+        image_size=parse_size(image_size),
+        workers=workers,
+    )
 
 
 def synth_with_progress(
@@ -44,7 +52,7 @@ def synth_with_progress(
     seed: int = 0,
     first: int = 0,
     frames: int = 1,
-    rig: int = 16,
+    rig: Literal[16, 80] = 16,
     image_size: tuple[int, int] = (128, 128),
     workers: int = 2,
 ) -> None:

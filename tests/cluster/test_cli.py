@@ -51,6 +51,7 @@ def existing_run(folder: Path, name: str = "first", *overrides: str) -> Path:
 
 
 COMMANDS = [
+    ["demo"],
     ["train"],
     ["resume"],
     ["reconstruct"],
@@ -72,7 +73,7 @@ def test_every_command_explains_itself_with_an_example(
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
-    assert f"headway {' '.join(command)} " in out.split("Example:")[1] or command == ["doctor"]
+    assert f"headway {' '.join(command)}" in out.split("Example:")[1]
 
 
 def test_help_needs_none_of_the_heavy_packages() -> None:
@@ -108,6 +109,7 @@ MISTAKES = [
     (["config", "show", "headsup-nano", "engine.zero_stage=4"], "engine.zero_stage", "(got 4)"),
     (["config", "check", "headsup-nano", "trainer={"], "not readable as YAML", ""),
     (["config", "diff", "headsup-nano", "headsup"], "no preset or file is called 'headsup'", "did you mean"),
+    (["data", "synth", "out", "--rig", "5"], "5", "16"),
     (["data", "synth", "out", "--image-size", "big"], "'big' is no image size", "128x128"),
     (["data", "stats", "nowhere"], "nowhere", ""),
     (["data", "stats", "ftp://host/x"], "cannot read 'ftp' URLs", "known: file, s3, memory"),

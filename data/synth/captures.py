@@ -9,13 +9,12 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from configs.errors import UserError
 from data.capture import Capture
 from data.synth.body import Body
 from data.synth.expressions import draw_expression
 from data.synth.head import template
 from data.synth.render import Figure, Picture
-from data.synth.rig import RigSize, rig_cameras
+from data.synth.rig import RigSize, check_least, rig_cameras
 from data.synth.studio import Backdrop
 from data.synth.subject import CAMERAS, Subject, draw_subject
 from data.synth.texture import albedo
@@ -36,10 +35,10 @@ def synthesise_subject(
         image_size: height and width in pixels.
 
     Raises:
-        UserError: a rig, size or count that cannot be.
+        UserError: a rig, size or number that cannot be.
     """
-    if frames < 1:
-        raise UserError(f"{frames} frames is not a number of captures", where="frames", hint="1 or more")
+    for where, value, least in (("seed", seed, 0), ("number", number, 0), ("frames", frames, 1)):
+        check_least(where, value, least)
     subject = draw_subject(seed, number)
     cameras = rig_cameras(rig, image_size, subject.rng(CAMERAS))
     body, backdrop = Body(subject), Backdrop(seed)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from configs.errors import UserError
 from data.capture import Capture
 from data.manifest import DatasetInfo, commit
 from data.shards import ShardPart, existing_shards, write_shard
 from data.synth.captures import synthesise_subject
-from data.synth.rig import RigSize, check_image_size, check_rig
+from data.synth.rig import RigSize, check_image_size, check_least, check_rig
 
 LICENCE = "CC0-1.0"
 RECIPE = 1
@@ -81,8 +83,7 @@ def synthesise(
         UserError: numbers that make no dataset; nothing is written then.
     """
     recipes = _recipes(subjects, seed, first, frames, rig, image_size, shard_subjects)
-    if workers < 1:
-        raise UserError(f"{workers} workers", where="workers", hint="1 or more")
+    check_least("workers", workers, 1)
     there = existing_shards(out)
     parts = {n: there[n] for n, recipe in recipes.items() if n in there and there[n].note == recipe.note}
     report = progress or (lambda done, total: None)
@@ -114,8 +115,7 @@ def _recipes(
         ("first", first, 0),
         ("seed", seed, 0),
     ):
-        if value < least:
-            raise UserError(f"{value} is too few", where=where, hint=f"{least} or more")
+        check_least(where, value, least)
     check_rig(rig)
     check_image_size(image_size)
     end = first + subjects
@@ -128,11 +128,12 @@ def _recipes(
 
 def _write_all(out: str, recipes: dict[int, Recipe], workers: int) -> Iterator[ShardPart]:
     """Parts as they are finished, in any order."""
-    if not recipes:
+    if min(workers, len(recipes)) <= 1:
+        yield from (_write_one(out, number, recipe) for number, recipe in recipes.items())
         return
     with _one_thread_each():
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(recipes)), mp_context=context)
+        pool = ProcessPoolExecutor(min(workers, len(recipes)), mp_context=context, initializer=_follow_parent)
         try:
             jobs = [pool.submit(_write_one, out, number, recipe) for number, recipe in recipes.items()]
             for job in as_completed(jobs):
@@ -143,6 +144,19 @@ def _write_all(out: str, recipes: dict[int, Recipe], workers: int) -> Iterator[S
 
 def _write_one(out: str, number: int, recipe: Recipe) -> ShardPart:
     return write_shard(out, number, recipe.captures(), note=recipe.note)
+
+
+def _follow_parent() -> None:
+    """End with the parent even if it is killed; leave Ctrl-C to it, so that shards under way are finished."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            multiprocessing.connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

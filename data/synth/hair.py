@@ -9,7 +9,6 @@ from data.synth.places import AXIS_Z, Places
 from data.synth.regions import lips
 from data.synth.subject import NOISE, Hair, Hat, Subject
 
-
 LEAD = 0.35
 """How far a colour's border lies before its geometry's, so that no step in the surface shows skin."""
 
@@ -87,11 +86,8 @@ def _hang(places: Places, surface: Array, hair: Hair) -> Array:
 
 def above_rim(places: Places, hat: Hat) -> Array:
     """Distance above the hat's rim, `[n]`."""
-    if hat.kind == "beanie":
-        heights = np.array([4.9, 4.2, 3.0, 1.0, -0.5])
-    else:
-        heights = np.array([5.4, 4.9, 4.9, 3.2, 1.4])
-    return places.above((0.0, 55.0, 95.0, 130.0, 180.0), tuple(heights + hat.height))
+    heights = {"beanie": (4.9, 4.2, 3.0, 1.0, -0.5), "cap": (5.4, 4.9, 4.9, 3.2, 1.4)}[hat.kind]
+    return places.above((0.0, 55.0, 95.0, 130.0, 180.0), tuple(height + hat.height for height in heights))
 
 
 def hat_cover(places: Places, hat: Hat, lead: float = 0.0) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import numpy as np
 
@@ -17,7 +17,7 @@ SIDE = 7.5
 """Radius at which azimuths count as distances, centimetres."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Places:
     """n places on the neutral template, vertices or texels; centimetres.
 
@@ -46,14 +46,19 @@ class Places:
 
         It is the distance over the unrolled side of the head, so it means the same however steep the border runs.
         """
-        knots = np.linspace(0.0, 180.0, 37)
-        x, y = np.deg2rad(knots) * SIDE, curve(knots, np.asarray(degrees), np.asarray(heights))
-        here = np.stack([np.deg2rad(self.azimuth) * SIDE, self.shell[:, 1]]).astype(np.float32)
-        nearest = np.full(len(self.points), np.inf, np.float32)
-        for i in range(len(knots) - 1):
-            nearest = np.minimum(nearest, _segment_distance(here, x[i : i + 2], y[i : i + 2]))
-        above = here[1] > np.interp(here[0], x, y)
-        return np.where(above, 1.0, -1.0).astype(self.points.dtype) * np.sqrt(nearest)
+        return _above(self, degrees, heights)
+
+
+@lru_cache(maxsize=8)  # a subject asks several times for the same border
+def _above(places: Places, degrees: tuple[float, ...], heights: tuple[float, ...]) -> Array:
+    knots = np.linspace(0.0, 180.0, 37)
+    x, y = np.deg2rad(knots) * SIDE, curve(knots, np.asarray(degrees), np.asarray(heights))
+    here = np.stack([np.deg2rad(places.azimuth) * SIDE, places.shell[:, 1]]).astype(np.float32)
+    nearest = np.full(len(places.points), np.inf, np.float32)
+    for i in range(len(knots) - 1):
+        nearest = np.minimum(nearest, _segment_distance(here, x[i : i + 2], y[i : i + 2]))
+    above = here[1] > np.interp(here[0], x, y)
+    return np.where(above, 1.0, -1.0).astype(places.points.dtype) * np.sqrt(nearest)
 
 
 def _segment_distance(here: Array, x: Array, y: Array) -> Array:

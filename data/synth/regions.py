@@ -22,7 +22,7 @@ def lips(points: Array, margin: float = 0.0) -> Array:
 
 def mouth_interior(points: Array, opening: float = 0.0) -> Array:
     """1 on the line between the lips, which an opening mouth stretches."""
-    width = 0.05 + 0.10 * min(opening, 1.0)
+    width = 0.05 + 0.16 * min(opening, 1.0)
     line = np.exp(-(((points[:, 1] - lip_line(points[:, 0])) / width) ** 2))
     return line * smoothstep(2.6, 2.1, np.abs(points[:, 0])) * smoothstep(6.0, 7.5, points[:, 2])
 
@@ -46,7 +46,7 @@ def brow_distance(points: Array, arch: float) -> tuple[Array, Array]:
     """Distance from the nearer brow's arc and place along it, 0 at the nose to 1 at the temple."""
     x = np.abs(points[:, 0])
     along = np.clip((x - 0.95) / 4.0, 0.0, 1.0)
-    arc = 3.02 + 0.5 * np.sin(np.pi * np.clip(along * 0.9 + 0.08, 0.0, 1.0) * 0.93) * (1.0 + arch) - 0.15 * along
+    arc = 2.95 + 0.57 * np.sin(np.pi * np.clip(along * 0.9 + 0.08, 0.0, 1.0) * 0.93) * (1.0 + arch) - 0.15 * along
     beyond = np.maximum(np.maximum(0.95 - x, x - 4.95), 0.0)
     return np.hypot(points[:, 1] - arc, beyond), along
 

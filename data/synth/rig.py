@@ -70,6 +70,12 @@ def check_rig(size: int) -> None:
         raise UserError(f"there is no rig of {size} cameras", where="rig", hint="16 or 80")
 
 
+def check_least(where: str, value: int, least: int) -> None:
+    """Refuse a number that is too small."""
+    if value < least:
+        raise UserError(f"{value} is too few", where=where, hint=f"{least} or more")
+
+
 def check_image_size(image_size: tuple[int, int]) -> None:
     """Refuse images that are too small to show a head or too large to be meant."""
     if min(image_size) < 8 or max(image_size) > 4096:

@@ -36,7 +36,7 @@ def signed_distance(points: Array) -> Array:
 
 
 def lid_heights(points: Array) -> tuple[Array, Array]:
-    """Height of the upper and lower lid margin of the left eye at the x of `points [..., 3]`; they meet at the corners."""
+    """Heights of the left eye's upper and lower lid margin at the x of `points [..., 3]`; they meet at the corners."""
     x = np.clip((points[..., 0] - EYE[0]) / 1.6, -1.0, 1.0)
     along = 1.0 - x * x
     middle = EYE[1] - 0.05 + 0.10 * x

@@ -239,7 +239,7 @@ def _draw_face(
         brow_strength=float(rng.uniform(0.45, 0.95)),
         brow_arch=float(rng.normal(0.0, 0.16)),
         beard=beard,
-        beard_strength=float({"stubble": rng.uniform(0.25, 0.5)}.get(beard, rng.uniform(0.75, 0.95))),
+        beard_strength=float({"stubble": rng.uniform(0.25, 0.5)}.get(beard, rng.uniform(0.88, 0.99))),
         beard_length=float({"full": rng.uniform(0.5, 1.9), "goatee": rng.uniform(0.3, 1.0)}.get(beard, 0.15)),
     )
 

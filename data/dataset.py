@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UserError
 from data.cache import PixelCache
-from data.capture import Capture
+from data.capture import Capture, camera_centers
 from data.images import Fit, load
 from data.index import Index, Range
 from data.manifest import DatasetInfo, describe, open_index
@@ -100,8 +100,7 @@ class Dataset:
 
     def centers(self, capture: str) -> NDArray[np.float64]:
         """Camera centres of a capture `[v, 3]`, metres."""
-        world_to_camera = self.index.rig(self.index.row(capture)).world_to_camera
-        return -np.einsum("vji,vj->vi", world_to_camera[:, :3, :3], world_to_camera[:, :3, 3])
+        return camera_centers(self.index.rig(self.index.row(capture)).world_to_camera)
 
     def views(self, capture: str, cameras: Sequence[str], image_size: tuple[int, int]) -> Views:
         """Some views of a capture as a batch of one.

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,44 @@ def save_before_the_first_step(root: str) -> bool:
 
 def test_before_the_first_step_and_with_other_optimisers(tmp_path: Path) -> None:
     assert run_ranks(2, save_before_the_first_step, f"{tmp_path}/c") == [True, True]
+
+
+def through_an_object_store(environment: dict[str, str], url: str) -> tuple[str | None, list[float], list[float], str]:
+    os.environ.update(environment)
+    engine = make_engine(engine={"zero_stage": 3})
+    train_steps(engine, 2)
+    checkpoint.save(engine, f"{url}/step-00000002", {"consumed": 12})
+    checkpoint.save(engine, f"{url}/step-00000002", {"consumed": 12})
+    newest = checkpoint.latest(url)
+    fresh = make_engine(engine={"zero_stage": 3})
+    assert checkpoint.load(fresh, newest or "") == {"consumed": 12}
+    message = message_of(lambda: checkpoint.save(engine, "s3://no-such-bucket/step-00000002", {}))
+    weights = checkpoint.load_weights(newest or "")
+    assert weights["wide.weight"].shape == (257, 512)
+    return newest, train_steps(engine, 2), train_steps(fresh, 2), message
+
+
+def test_object_stores_hold_checkpoints() -> None:
+    moto = pytest.importorskip("moto.server")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testkey",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/heads", method="PUT"))
+        results = run_ranks(2, through_an_object_store, environment, "s3://heads/runs/a/checkpoints")
+    finally:
+        server.stop()
+    newest, went_on, resumed, message = results[0]
+    assert newest == "s3://heads/runs/a/checkpoints/step-00000002"
+    assert went_on == resumed
+    assert "s3://no-such-bucket" in message
+    assert results[1][3] == message
 
 
 # --- what does not fit ------------------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from configs import UserError
+from data.urls import check_url
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_WRITABLE = (PermissionError, FileNotFoundError, FileExistsError, NotADirectoryError)
 CHUNK = 16 * 2**20
 
 
@@ -33,23 +35,21 @@ class Folder:
     """Files in one folder of a local disk or an object store.
 
     Args:
-        url: a plain path or any URL that fsspec knows (`file://`, `s3://`, `memory://`).
+        url: a plain path, `file://`, `s3://` or `memory://`.
 
     Raises:
-        UserError: no driver for the URL.
+        UserError: another scheme, or credentials in the URL.
     """
 
     def __init__(self, url: str) -> None:
-        try:
-            fs, path = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise UserError(str(error), where=url, hint="a path, file:// or s3://") from None
+        fs, path = fsspec.core.url_to_fs(check_url(url))
         self.url, self.fs, self.path = url, fs, str(path).rstrip("/")
         self.is_local = isinstance(self.fs, LocalFileSystem)
 
     def write(self, name: str, parts: Iterable[memoryview | bytes]) -> Written:
         """Stream a new file to stable storage, hashing on the way."""
-        self.fs.makedirs(self.path, exist_ok=True)
+        if self.is_local:
+            os.makedirs(self.path, exist_ok=True)
         digest, length = hashlib.sha256(), 0
         with self.open(name, "wb") as file:
             for part in parts:
@@ -123,15 +123,15 @@ class Folder:
             os.rmdir(self.path)
 
     def explain(self, error: OSError, needed: int) -> Exception:
-        """A full disk or a forbidden folder is the user's to mend; anything else stays what it is."""
+        """A full disk, and a folder or bucket that refuses, are the user's to mend; the rest stays what it is."""
         if error.errno in FULL:
             return UserError(
                 f"no room for the checkpoint: it needs {megabytes(needed)}{self._free()}",
                 where=self.url,
                 hint="make room, or set run.dir to a larger disk; nothing was left behind",
             )
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            return UserError(f"not writable: {error.strerror}", where=self.url)
+        if isinstance(error, NOT_WRITABLE) or error.errno == errno.EROFS:
+            return UserError(f"not writable: {error.strerror or error}", where=self.url)
         return error
 
     def _free(self) -> str:

@@ -7,6 +7,7 @@ import pytest
 import trimesh
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
 from data.mesh import vertex_normals
 from data.synth import neutral_head
@@ -36,7 +37,7 @@ def head():
 @pytest.fixture(scope="module")
 def mirror(head):
     """Vertex on the other side of every vertex."""
-    distances, index = trimesh.proximity.cKDTree(head.vertices).query(head.vertices * FLIP)
+    distances, index = cKDTree(head.vertices).query(head.vertices * FLIP)
     assert distances.max() < 1e-6
     return index
 

@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -98,9 +98,8 @@ def _tensors(gaussians: Gaussians) -> tuple[Tensor, ...]:
 def _check(gaussians: Gaussians, cameras: Cameras, near: float, max_alpha: float) -> None:
     lead = tuple(gaussians.opacities.shape[:-1])
     if len(lead) != 1 or len(cameras.shape) != 2 or lead[0] != cameras.shape[0]:
-        raise ValueError(
-            f"gaussians have leading dimensions {lead} and cameras {tuple(cameras.shape)}, expected [batch] and [batch, view]"
-        )
+        found = f"gaussians have leading dimensions {lead} and cameras {tuple(cameras.shape)}"
+        raise ValueError(f"{found}, expected [batch] and [batch, view]")
     if 0 in cameras.shape:
         raise ValueError(f"nothing to draw: cameras have shape {tuple(cameras.shape)}")
     if cameras.width < 1 or cameras.height < 1 or cameras.width * cameras.height >= 2**31:
@@ -132,4 +131,4 @@ def _warn_not_built() -> None:
     )
 
 
-__all__: list[Any] = ["Backend", "Rendering", "render"]
+__all__ = ["Backend", "Rendering", "render"]

@@ -30,7 +30,11 @@ def find_compiler() -> str | None:
 def _units() -> dict[str, list[str]]:
     """Object name -> its source file and the flags of its own."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
-        return {"baseline": ["kernels.cpp", "-DHEADWAY_KERNELS=baseline"], "binning": ["binning.cpp"], "api": ["api.cpp"]}
+        return {
+            "baseline": ["kernels.cpp", "-DHEADWAY_KERNELS=baseline"],
+            "binning": ["binning.cpp"],
+            "api": ["api.cpp"],
+        }
     return {
         "avx512": ["kernels.cpp", "-DHEADWAY_KERNELS=avx512", "-march=x86-64-v4"],
         "avx2": ["kernels.cpp", "-DHEADWAY_KERNELS=avx2", "-march=x86-64-v3"],

@@ -66,7 +66,7 @@ def arguments(
 
 
 def rasterize(*tensors: Tensor, max_alpha: float, **settings: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As `rasterizer.rasterize`, float32 on a CUDA device; intrinsics get no gradient, and `max_alpha` is gsplat's own."""
+    """As `rasterizer.rasterize`, float32 on a CUDA device; intrinsics get no gradient and `max_alpha` is gsplat's."""
     from gsplat import rasterization  # imports its CUDA extension, which only this backend needs
 
     if max_alpha != built_in_max_alpha():

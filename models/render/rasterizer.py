@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.render.build import LIBRARY
-
+LIBRARY = Path(__file__).with_name("_rasterizer.so")
 _FLOATS = ctypes.c_void_p
 
 

@@ -6,6 +6,7 @@ and rules are gsplat's (docs/rendering.md).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, fields
 
 import torch
@@ -118,6 +119,7 @@ def project(
     log_scales: Tensor,
     opacity_logits: Tensor,
     sh: Tensor,
+    *,
     world_to_camera: Tensor,
     K: Tensor,
     width: int,
@@ -210,16 +212,18 @@ def rasterize(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """As `rasterizer.rasterize`, in the precision and on the device of `means`."""
     images = []
-    for subject, views in enumerate(zip(world_to_camera, intrinsics, strict=True)):
+    for subject in range(len(means)):
         gaussians = [tensor[subject] for tensor in (means, quats, log_scales, opacity_logits, sh)]
-        for camera in zip(*views, strict=True):
+        for camera, K in zip(world_to_camera[subject], intrinsics[subject], strict=True):
+            seen = functools.partial(
+                project, world_to_camera=camera, K=K, width=width, height=height, antialiased=antialiased
+            )
             with torch.no_grad():
-                first = project(*gaussians, *camera, width, height, antialiased)
+                first = seen(*gaussians)
                 kept = _visible(first, width, height, near).nonzero()[:, 0]
                 kept = kept[first.depths[kept].argsort(stable=True)]
             # Projected again without what was culled: its infinities would reach the gradients as 0 * inf.
-            splats = project(*(tensor[kept] for tensor in gaussians), *camera, width, height, antialiased)
-            images.append(_draw(splats, width, height, max_alpha))
+            images.append(_draw(seen(*(tensor[kept] for tensor in gaussians)), width, height, max_alpha))
     drawn = torch.stack(images).unflatten(0, world_to_camera.shape[:2])
     color, alpha, weighted_depth = drawn.split([3, 1, 1], dim=2)
     color = color + (1 - alpha) * background[..., None, None]

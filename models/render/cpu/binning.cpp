@@ -10,22 +10,16 @@
 namespace headway {
 namespace {
 
-// Depth of a visible splat as an integer of the same order: the bits of a positive float.
 struct Keyed {
   uint32_t key;
   int32_t gaussian;
 };
 
-std::vector<Keyed> visible_splats(const Splat* splats, int64_t count) {
-  std::vector<Keyed> keyed;
-  keyed.reserve(count);
-  for (int64_t i = 0; i < count; i++) {
-    if (splats[i].opacity <= 0.f) continue;
-    uint32_t bits;
-    memcpy(&bits, &splats[i].depth, sizeof bits);
-    keyed.push_back({bits, int32_t(i)});
-  }
-  return keyed;
+// Depth as an integer of the same order: the bits of a positive float.
+uint32_t depth_key(const Splat& splat) {
+  uint32_t bits;
+  memcpy(&bits, &splat.depth, sizeof bits);
+  return bits;
 }
 
 // Stable radix sort. Keys are taken relative to the nearest, which leaves few digits: heads are not deep.
@@ -103,40 +97,47 @@ void append_hits(const Splat& s, int across, int down, std::vector<int32_t>& hit
     }
 }
 
-// Counting sort of hits by tile; hits come in depth order and keep it.
-void list_by_tile(ImageBins& bins, int tiles) {
+// Counting sort of hits by tile. Splats go in front to back, so every tile's list is front to back too.
+void list_by_tile(ImageBins& bins, const std::vector<Keyed>& front_to_back, int tiles) {
   bins.tile_start.assign(tiles + 1, 0);
   for (int32_t tile : bins.hit_tile) bins.tile_start[tile + 1]++;
   for (int t = 0; t < tiles; t++) bins.tile_start[t + 1] += bins.tile_start[t];
   std::vector<int32_t> next(bins.tile_start.begin(), bins.tile_start.end() - 1);
   bins.entries.reset(new TileEntry[bins.hit_tile.size()]);
-  const int32_t splats = int32_t(bins.first_hit.size()) - 1;
-  for (int32_t splat = 0; splat < splats; splat++)
-    for (int32_t hit = bins.first_hit[splat]; hit < bins.first_hit[splat + 1]; hit++)
-      bins.entries[next[bins.hit_tile[hit]]++] = {splat, hit};
+  for (int32_t place = 0; place < int32_t(front_to_back.size()); place++) {
+    const int32_t gaussian = front_to_back[place].gaussian;
+    for (int32_t hit = bins.first_hit[gaussian]; hit < bins.first_hit[gaussian + 1]; hit++)
+      bins.entries[next[bins.hit_tile[hit]]++] = {place, hit};
+  }
 }
 
 }  // namespace
 
 ImageBins bin_splats(const Splat* splats, int64_t count, int width, int height) {
   ImageBins bins;
-  std::vector<Keyed> keyed = visible_splats(splats, count);
-  sort_by_depth(keyed);
-  bins.rank.assign(count, -1);
-  bins.splats.reset(new Splat[keyed.size()]);
-  bins.first_hit.reserve(keyed.size() + 1);
-  bins.first_hit.push_back(0);
-  bins.hit_tile.reserve(keyed.size() * 3);
   const int across = tiles_across(width), down = tiles_across(height);
-  for (size_t place = 0; place < keyed.size(); place++) {
-    const Splat& splat = bins.splats[place] = splats[keyed[place].gaussian];
-    bins.rank[keyed[place].gaussian] = int32_t(place);
-    append_hits(splat, across, down, bins.hit_tile);
+  std::vector<Keyed> keyed;
+  keyed.reserve(count);
+  bins.first_hit.reserve(count + 1);
+  bins.hit_tile.reserve(count * 2);
+  for (int64_t i = 0; i < count; i++) {
+    bins.first_hit.push_back(int32_t(bins.hit_tile.size()));
+    if (splats[i].opacity <= 0.f) continue;
+    keyed.push_back({depth_key(splats[i]), int32_t(i)});
+    append_hits(splats[i], across, down, bins.hit_tile);
     if (bins.hit_tile.size() > size_t(std::numeric_limits<int32_t>::max()))
       throw std::length_error("more than 2^31 pairs of Gaussian and tile in one image");
-    bins.first_hit.push_back(int32_t(bins.hit_tile.size()));
   }
-  list_by_tile(bins, across * down);
+  bins.first_hit.push_back(int32_t(bins.hit_tile.size()));
+
+  sort_by_depth(keyed);
+  bins.place.assign(count, -1);
+  bins.splats.reset(new Splat[keyed.size()]);
+  for (size_t place = 0; place < keyed.size(); place++) {
+    bins.splats[place] = splats[keyed[place].gaussian];
+    bins.place[keyed[place].gaussian] = int32_t(place);
+  }
+  list_by_tile(bins, keyed, across * down);
   return bins;
 }
 

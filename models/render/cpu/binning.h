@@ -13,11 +13,11 @@ inline int tiles_across(int pixels) { return (pixels + kTileSize - 1) / kTileSiz
 struct ImageBins {
   std::unique_ptr<Splat[]> splats;
   std::unique_ptr<TileEntry[]> entries;
-  std::vector<int32_t> rank, first_hit, hit_tile, tile_start;
+  std::vector<int32_t> place, first_hit, hit_tile, tile_start;
 
   int64_t hits() const { return int64_t(hit_tile.size()); }
   Bins view() const {
-    return {splats.get(), rank.data(), first_hit.data(), hit_tile.data(), tile_start.data(), entries.get()};
+    return {splats.get(), place.data(), first_hit.data(), hit_tile.data(), tile_start.data(), entries.get()};
   }
 };
 

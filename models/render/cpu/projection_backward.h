@@ -17,9 +17,8 @@ inline bool gather_hits(const Bins& bins, int64_t begin, int count, const SplatG
   float total[kFields][kLanes] = {};
   seen = Ints{};
   for (int lane = 0; lane < count; lane++) {
-    const int32_t splat = bins.rank[begin + lane];
-    if (splat < 0) continue;
-    for (int32_t hit = bins.first_hit[splat]; hit < bins.first_hit[splat + 1]; hit++) {
+    const int32_t splat = bins.place[begin + lane];
+    for (int32_t hit = bins.first_hit[begin + lane]; hit < bins.first_hit[begin + lane + 1]; hit++) {
       if (splat > last_splat[bins.hit_tile[hit]]) continue;
       float fields[kFields];
       memcpy(fields, gradients + hit, sizeof fields);

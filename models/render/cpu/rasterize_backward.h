@@ -10,40 +10,39 @@ namespace {
 
 template <bool kDepth>
 struct TileGradient {
-  Floats transmittance[kVectors], rest[kVectors], v_color[3][kVectors], v_depth[kDepth ? kVectors : 1];
-  Ints last[kVectors];
-  int deepest[kVectors];  // largest of `last` in the vector
+  Floats transmittance[kBlocks], rest[kBlocks], v_color[3][kBlocks], v_depth[kDepth ? kBlocks : 1];
+  Ints last[kBlocks];
+  int deepest[kBlocks];  // largest of `last` in the block
   int deepest_of_all = -1;
 
   TileGradient(const TileArea& area, const Image& image, const ImageGradients& v) {
-    for (int i = 0; i < kVectors; i++) {
+    for (int i = 0; i < kBlocks; i++) {
       transmittance[i] = broadcast(1.f);
       rest[i] = Floats{};
       for (int c = 0; c < 3; c++) v_color[c][i] = Floats{};
       if (kDepth) v_depth[i] = Floats{};
       last[i] = broadcast(-1);
-      const int count = area.columns - i % kPerRow * kLanes;
-      if (i / kPerRow < area.rows && count > 0) load_pixels(area, image, v, i, count);
       deepest[i] = -1;
-      for (int lane = 0; lane < kLanes; lane++)
-        if (last[i][lane] > deepest[i]) deepest[i] = last[i][lane];
-      if (deepest[i] > deepest_of_all) deepest_of_all = deepest[i];
     }
+    for_pixels(area, image, [&](int block, int lane, int64_t pixel) { load_pixel(image, v, block, lane, pixel); });
+    for (int i = 0; i < kBlocks; i++)
+      if (deepest[i] > deepest_of_all) deepest_of_all = deepest[i];
   }
 
-  void load_pixels(const TileArea& area, const Image& image, const ImageGradients& v, int i, int count) {
+  inline void load_pixel(const Image& image, const ImageGradients& v, int block, int lane, int64_t pixel) {
     const int64_t plane = int64_t(image.width) * image.height;
-    const int64_t pixel = int64_t(area.y + i / kPerRow) * image.width + area.x + i % kPerRow * kLanes;
-    memcpy(&last[i], image.last + pixel, (count < kLanes ? count : kLanes) * sizeof(int32_t));
+    last[block][lane] = image.last[pixel];
+    if (image.last[pixel] > deepest[block]) deepest[block] = image.last[pixel];
+    float sum = v.alpha ? -v.alpha[pixel] * (1.f - image.alpha[pixel]) : 0.f;
     for (int c = 0; c < 3 && v.color; c++) {
-      v_color[c][i] = load_row(v.color + c * plane + pixel, count);
-      rest[i] += v_color[c][i] * load_row(image.color + c * plane + pixel, count);
+      v_color[c][block][lane] = v.color[c * plane + pixel];
+      sum += v.color[c * plane + pixel] * image.color[c * plane + pixel];
     }
-    if (v.alpha) rest[i] -= load_row(v.alpha + pixel, count) * (1.f - load_row(image.alpha + pixel, count));
-    if (kDepth && v.depth) {
-      v_depth[i] = load_row(v.depth + pixel, count);
-      rest[i] += v_depth[i] * load_row(image.depth + pixel, count);
+    if (kDepth) {
+      v_depth[block][lane] = v.depth[pixel];
+      sum += v.depth[pixel] * image.depth[pixel];
     }
+    rest[block][lane] = sum;
   }
 };
 
@@ -52,12 +51,12 @@ template <bool kDepth>
 struct SplatSums {
   Floats sigma = {}, x = {}, y = {}, xx = {}, xy = {}, yy = {}, color[3] = {}, depth = {};
 
-  inline void add_pixels(TileGradient<kDepth>& tile, int i, const Splat& splat, const Columns& columns, float dy,
-                         float max_alpha, int place) {
-    const Floats exponent_ = exponent(columns, splat, dy);
-    const Ints near = (tile.last[i] >= place) & (exponent_ >= 0.f) & (exponent_ <= splat.max_sigma);
+  inline void add_block(TileGradient<kDepth>& tile, int i, const Splat& splat, const Exponents& exponents, int bx,
+                        float max_alpha, int place) {
+    const Floats exponent = exponents.sigma(bx), dx = exponents.dx[bx], dy = exponents.dy;
+    const Ints near = (tile.last[i] >= place) & (exponent >= 0.f) & (exponent <= splat.max_sigma);
     if (!any(near)) return;
-    const Floats free = splat.opacity * exponential(-exponent_);
+    const Floats free = splat.opacity * small_exponential(-exponent);
     const Floats alpha = minimum(broadcast(max_alpha), free);
     const Ints drawn = near & (alpha >= headway::kMinAlpha);
     const Floats transmittance = tile.transmittance[i], weight = masked(drawn, alpha * transmittance);
@@ -71,25 +70,26 @@ struct SplatSums {
     tile.transmittance[i] = select(drawn, transmittance * through, transmittance);
     // no gradient where alpha is clamped
     const Floats v_sigma = masked(drawn & (free <= max_alpha), -free * v_alpha);
-    const Floats v_x = v_sigma * columns.dx;
+    const Floats v_x = v_sigma * dx, v_y = v_sigma * dy;
     sigma += v_sigma;
     x += v_x;
-    y += v_sigma * dy;
-    xx += v_x * columns.dx;
+    y += v_y;
+    xx += v_x * dx;
     xy += v_x * dy;
-    yy += v_sigma * (dy * dy);
+    yy += v_y * dy;
   }
 
   inline SplatGradient gradient(const Splat& splat) const {
-    const float sx = sum(x), sy = sum(y);
-    return {splat.conic_xx * sx + splat.conic_xy * sy,
-            splat.conic_xy * sx + splat.conic_yy * sy,
-            0.5f * sum(xx),
-            sum(xy),
-            0.5f * sum(yy),
-            -sum(sigma) / splat.opacity,
-            kDepth ? sum(depth) : 0.f,
-            {sum(color[0]), sum(color[1]), sum(color[2])}};
+    const Quad first = sums(x, y, xx, xy), second = sums(yy, sigma, color[0], color[1]);
+    const Quad third = sums(color[2], kDepth ? depth : color[2], color[2], color[2]);
+    return {splat.conic_xx * first[0] + splat.conic_xy * first[1],
+            splat.conic_xy * first[0] + splat.conic_yy * first[1],
+            0.5f * first[2],
+            first[3],
+            0.5f * second[0],
+            -second[1] / splat.opacity,
+            kDepth ? third[1] : 0.f,
+            {second[2], second[3], third[0]}};
   }
 };
 
@@ -98,19 +98,19 @@ int draw_tile_backward_with(const Bins& bins, int number, float max_alpha, const
                             const ImageGradients& v, SplatGradient* gradients) {
   const TileArea area = tile_area(image, number);
   TileGradient<kDepth> tile(area, image, v);
-  const Floats centers = lane_numbers() + (float(area.x) + 0.5f);
+  Exponents exponents;
   const TileEntry* list = bins.entries + bins.tile_start[number];
   for (int place = 0; place <= tile.deepest_of_all; place++) {
+    if (place + kAhead <= tile.deepest_of_all) __builtin_prefetch(&bins.splats[list[place + kAhead].splat]);
     const Splat& splat = bins.splats[list[place].splat];
     const Reach r = reach(splat, area);
     SplatSums<kDepth> sums;
-    for (int part = r.first; part <= r.last; part++) {
-      const Columns columns = columns_of(splat, centers + float(part * kLanes));
-      for (int row = r.first_row; row <= r.last_row; row++) {
-        const int i = row * kPerRow + part;
-        if (place > tile.deepest[i]) continue;
-        const float dy = splat.y - (float(area.y + row) + 0.5f);
-        sums.add_pixels(tile, i, splat, columns, dy, max_alpha, place);
+    exponents.set_columns(splat, area, r);
+    for (int by = r.first_y; by <= r.last_y; by++) {
+      exponents.set_row(splat, area, by);
+      for (int bx = r.first_x; bx <= r.last_x; bx++) {
+        const int i = by * kAcross + bx;
+        if (place <= tile.deepest[i]) sums.add_block(tile, i, splat, exponents, bx, max_alpha, place);
       }
     }
     gradients[list[place].hit] = sums.gradient(splat);

@@ -64,11 +64,11 @@ struct TileEntry {
   int32_t hit;    // number of this hit
 };
 
-// One image's splats, sorted by depth, and their hits, listed once by splat and once by tile.
+// One image's splats, sorted by depth, and their hits, listed once by Gaussian and once by tile.
 struct Bins {
   const Splat* splats;        // [visible], front to back
-  const int32_t* rank;        // [n] Gaussian -> its place in `splats`, or -1 if culled
-  const int32_t* first_hit;   // [visible + 1] hits are numbered splat by splat
+  const int32_t* place;       // [n] Gaussian -> its place in `splats`, or -1 if culled
+  const int32_t* first_hit;   // [n + 1] hits are numbered Gaussian by Gaussian
   const int32_t* hit_tile;    // [hits]
   const int32_t* tile_start;  // [tiles + 1] into `entries`
   const TileEntry* entries;   // [hits] tile by tile, front to back inside a tile

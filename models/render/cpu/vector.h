@@ -6,6 +6,9 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -28,27 +31,53 @@ inline Floats masked(Ints mask, Floats value) { return mask ? value : Floats{}; 
 inline Floats minimum(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats maximum(Floats a, Floats b) { return a > b ? a : b; }
 
-inline Floats lane_numbers() {
-  Floats lanes;
-  for (int i = 0; i < kLanes; i++) lanes[i] = float(i);
-  return lanes;
-}
-
 inline bool any(Ints mask) {
+#if defined(__AVX512DQ__)
+  return _mm512_movepi32_mask((__m512i)mask) != 0;
+#elif defined(__AVX__)
+  return _mm256_movemask_ps((__m256)mask) != 0;
+#elif defined(__SSE2__)
+  return _mm_movemask_ps((__m128)mask) != 0;
+#else
   Halves halves;
   memcpy(&halves, &mask, sizeof mask);
   int64_t joined = 0;
   for (int i = 0; i < kLanes / 2; i++) joined |= halves[i];
   return joined != 0;
+#endif
 }
 
-// Sum over lanes in a fixed order: halves are folded onto each other.
+typedef float Quad __attribute__((vector_size(4 * sizeof(float))));
+
+// Folds halves onto each other until four lanes are left.
+inline Quad fold(Floats value) {
+#if defined(__AVX512DQ__)
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256((__m512)value), _mm512_extractf32x8_ps((__m512)value, 1));
+  return (Quad)_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+#elif defined(__AVX__)
+  return (Quad)_mm_add_ps(_mm256_castps256_ps128((__m256)value), _mm256_extractf128_ps((__m256)value, 1));
+#else
+  return value;
+#endif
+}
+
+// Sums over lanes of four vectors at once, in a fixed order; together they cost little more than one alone.
+inline Quad sums(Floats a, Floats b, Floats c, Floats d) {
+  Quad rows[4] = {fold(a), fold(b), fold(c), fold(d)};
+#if defined(__SSE2__)
+  __m128 r0 = (__m128)rows[0], r1 = (__m128)rows[1], r2 = (__m128)rows[2], r3 = (__m128)rows[3];
+  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+  return ((Quad)r0 + (Quad)r1) + ((Quad)r2 + (Quad)r3);
+#else
+  Quad out;
+  for (int i = 0; i < 4; i++) out[i] = (rows[i][0] + rows[i][1]) + (rows[i][2] + rows[i][3]);
+  return out;
+#endif
+}
+
 inline float sum(Floats value) {
-  float lanes[kLanes];
-  memcpy(lanes, &value, sizeof value);
-  for (int width = kLanes / 2; width >= 1; width /= 2)
-    for (int i = 0; i < width; i++) lanes[i] += lanes[i + width];
-  return lanes[0];
+  const Quad quad = fold(value);
+  return (quad[0] + quad[1]) + (quad[2] + quad[3]);
 }
 
 inline Floats square_root(Floats value) {
@@ -61,13 +90,12 @@ inline Floats logarithm(Floats value) {
   return value;
 }
 
-// exp(x) within 1e-7 relative for x in [-87, 88]; clamped below, infinite above.
+// exp(x) within 1e-7 relative for x in [-87, 88]; rubbish outside, for the caller to mask.
 // x = n ln 2 + r with |r| <= ln(2) / 2; e^r by a polynomial of degree 6, fitted from the cubic term on.
-inline Floats exponential(Floats x) {
+inline Floats small_exponential(Floats x) {
   constexpr float kRound = 12582912.f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low mantissa bits
-  x = maximum(x, broadcast(-87.f));
-  Floats shifted = x * 1.44269504088896341f + kRound;
-  Floats rest = x - (shifted - kRound) * 0.693147180559945f;
+  const Floats shifted = x * 1.44269504088896341f + kRound;
+  const Floats rest = x - (shifted - kRound) * 0.693147180559945f;
   Floats power = broadcast(1.39089e-3f);
   power = power * rest + 8.37178e-3f;
   power = power * rest + 4.166678e-2f;
@@ -80,7 +108,12 @@ inline Floats exponential(Floats x) {
   memcpy(&bits, &power, sizeof power);
   bits += exponent << 23;  // the constant's own bits are shifted out
   memcpy(&power, &bits, sizeof bits);
-  return select(x > 88.f, broadcast(__builtin_inff()), power);
+  return power;
+}
+
+// The same for any x: no smaller than exp(-87), infinite above 88.
+inline Floats exponential(Floats x) {
+  return select(x > 88.f, broadcast(__builtin_inff()), small_exponential(maximum(x, broadcast(-87.f))));
 }
 
 // Lane i is `first[i * stride]`; lanes from `count` on repeat the last element, so that they hold no rubbish.
@@ -99,7 +132,5 @@ inline Floats load(const float* from) {
   memcpy(&value, from, sizeof value);
   return value;
 }
-
-inline void store(float* to, Floats value) { memcpy(to, &value, sizeof value); }
 
 }  // namespace

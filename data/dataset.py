@@ -140,7 +140,7 @@ class Dataset:
     def pixels(
         self, row: int, views: list[int], image_size: tuple[int, int], cache: PixelCache | None = None
     ) -> tuple[Pixels, Pixels]:
-        """Decoded views: uint8 images `[v, h, w, 3]` and masks `[v, h, w]`; a view without a mask is all person."""
+        """Decoded views: uint8 images `[v, 3, h, w]` and masks `[v, h, w]`; a view without a mask is all person."""
         hits = ((view, cache.get((row, view, image_size))) for view in views) if cache is not None else ()
         found = {view: hit for view, hit in hits if hit is not None}
         if missing := [view for view in views if view not in found]:
@@ -180,9 +180,8 @@ def as_views(
     calibrations: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
     image_size: tuple[int, int],
 ) -> Views:
-    """uint8 images `[b, v, h, w, 3]`, masks `[b, v, h, w]` and b calibrations as tensors."""
-    colors = np.empty((*images.shape[:2], 3, *image_size), np.float32)
-    np.divide(images.transpose(0, 1, 4, 2, 3), np.float32(255), out=colors)
+    """uint8 images `[b, v, 3, h, w]`, masks `[b, v, h, w]` and b calibrations as tensors."""
+    colors = np.divide(images, np.float32(255), dtype=np.float32)
     coverage = np.divide(masks[:, :, None], np.float32(255), dtype=np.float32)
     world_to_camera, K = (np.stack(part).astype(np.float32) for part in zip(*calibrations, strict=True))
     cameras = Cameras(torch.from_numpy(world_to_camera), torch.from_numpy(K), width=image_size[1], height=image_size[0])
@@ -204,7 +203,7 @@ def capture_views(capture: Capture, cameras: Sequence[str], image_size: tuple[in
 
 def _decode(image: bytes, mask: bytes | None, size: tuple[int, int], where: str) -> tuple[Pixels, Pixels]:
     try:
-        pixels = load(image, size)
+        pixels = np.ascontiguousarray(load(image, size).transpose(2, 0, 1))
         coverage = np.full(size, 255, np.uint8) if mask is None else load(mask, size, channels=1)
     except ValueError as error:
         raise BadMember(f"broken image or mask: {error}", where=where) from None

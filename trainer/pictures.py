@@ -33,6 +33,16 @@ def contact_sheet(rows: Sequence[Row], errors: bool = True) -> Image.Image:
     return to_image(torch.cat([_line(row, errors) for row in rows], dim=1))
 
 
+def wrapped(row: Row, columns: int = 4) -> list[Row]:
+    """One subject with many target views as several rows of a sheet, the last filled up with white."""
+    missing = -len(row.target) % columns
+    target, prediction = (
+        torch.cat([images, torch.ones(missing, *images.shape[1:])]) for images in (row.target, row.prediction)
+    )
+    parts = zip(target.split(columns), prediction.split(columns), strict=True)
+    return [Row(row.source, *part) for part in parts]
+
+
 def to_image(picture: Tensor) -> Image.Image:
     """`[3, h, w]` in [0, 1] to 8 bits."""
     array = (picture.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8)

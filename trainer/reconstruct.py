@@ -21,7 +21,7 @@ from models.system import Prediction, composite, predict
 from trainer.evaluation import evaluation_views, measure
 from trainer.export.ply import write_ply
 from trainer.inference import load_system
-from trainer.pictures import Row, contact_sheet, save_animation
+from trainer.pictures import Row, contact_sheet, save_animation, wrapped
 
 FRAMES = 48
 TURN = math.radians(75)  # to either side; nothing saw the back unless the sources did
@@ -129,5 +129,5 @@ def _look_at(azimuth: float, distance: float) -> Tensor:
 def _compare(prediction: Prediction, source: Views, held: Views | None, path: Path) -> dict[str, float]:
     shown = held if held is not None else source
     images = composite(prediction, shown.cameras).images.clamp(0, 1)
-    contact_sheet([Row.small(source.images[0], shown.images[0], images[0])]).save(path)
+    contact_sheet(wrapped(Row.small(source.images[0], shown.images[0], images[0]))).save(path)
     return measure(images, held.images) if held is not None else {}

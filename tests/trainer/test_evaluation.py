@@ -19,7 +19,7 @@ from trainer.evaluation import evaluate, evaluate_checkpoint, evaluation_views, 
 from trainer.export.ply import read_ply
 from trainer.inference import load_system
 from trainer.loop import train
-from trainer.pictures import Row, contact_sheet, save_animation
+from trainer.pictures import Row, contact_sheet, save_animation, wrapped
 from trainer.reconstruct import reconstruct
 
 MakeConfig = Callable[..., Config]
@@ -80,7 +80,7 @@ def test_reconstruct_writes_what_it_says(checkpoint: tuple[str, Config], people:
     assert (len(report.source), len(report.held_back)) == (3, 13)
     assert len(read_ply(Path(report.ply))) == report.gaussians == 32 * 32
     assert Image.open(report.turntable).n_frames > 8  # type: ignore[attr-defined]
-    assert Image.open(report.sheet).size[0] > 16 * 48
+    assert Image.open(report.sheet).size[1] == 4 * 48
     assert json.loads((tmp_path / "head" / "report.json").read_text())["metrics"]["psnr"] > 5
 
 
@@ -128,6 +128,13 @@ def test_contact_sheet_lays_out_rows() -> None:
     sheet = contact_sheet([row, row])
     assert sheet.size == (2 * 6 + 4 + 3 * (3 * 6) + 2 * 4, 16)
     assert np.asarray(sheet)[0, 0].tolist() == [0, 0, 0]
+
+
+def test_many_views_wrap_and_the_rest_is_white() -> None:
+    rows = wrapped(Row.small(torch.zeros(2, 3, 8, 6), torch.zeros(5, 3, 8, 6), torch.zeros(5, 3, 8, 6)), columns=4)
+    assert [len(row.target) for row in rows] == [4, 4]
+    assert rows[1].target[1:].min() == 1
+    assert contact_sheet(rows).size[1] == 16
 
 
 def test_large_pictures_are_made_small() -> None:

@@ -107,4 +107,4 @@ def test_every_layout_loads_in_every_other(tmp_path: Path) -> None:
 
 def test_bf16_state_is_exact_in_other_layouts(tmp_path: Path) -> None:
     targets = {(2, 0): [(2, 0), (1, 2)], (2, 1): [(2, 1), (2, 3)], (2, 3): [(2, 3), (2, 0), (1, 1)]}
-    check(tmp_path, targets, 2e-2, {"precision": "bf16"})
+    check(tmp_path, targets, 5e-3, {"precision": "bf16"})

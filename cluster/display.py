@@ -80,8 +80,7 @@ class Plain:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self._shown is not None:
-            self._at = -math.inf
+        pass
 
     def phase(self, name: str) -> None:
         """Print it."""
@@ -91,7 +90,8 @@ class Plain:
     def progress(self, progress: Progress) -> None:
         """Print it when the phase is new or enough time has passed."""
         new_phase = progress.phase != self._phase
-        if progress == self._shown or not (new_phase or time.monotonic() - self._at >= self._every):
+        # Compared as text: what is not known yet is NaN, which equals nothing.
+        if repr(progress) == repr(self._shown) or not (new_phase or time.monotonic() - self._at >= self._every):
             return
         self._shown, self._phase, self._at = progress, progress.phase, time.monotonic()
         self.note(f"{progress.phase} {progress.step}/{progress.steps}  {figures(progress)}".rstrip())

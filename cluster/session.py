@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from configs import Config, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -132,8 +134,14 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 
 def _scratch() -> Path:
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="hw-", dir=base if len(base) <= _SOCKET_PATH_ROOM else "/tmp"))
+    """A folder that names this process, so that a later one can sweep it if this one is killed."""
+    base = Path(tempfile.gettempdir())
+    base = base if len(str(base)) <= _SOCKET_PATH_ROOM else Path("/tmp")
+    for left in base.glob("hw-*-*"):
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"hw-{os.getpid()}-", dir=base))
 
 
 def _local_environment() -> dict[str, str | None]:
@@ -143,6 +151,7 @@ def _local_environment() -> dict[str, str | None]:
     """
     lean: dict[str, str | None] = {
         "RAY_prestart_worker_first_driver": "0",  # a process per processor that nobody would use
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # how long Ray's agents outlive a driver that was killed
         "RAY_worker_niceness": "0",  # Ray's 15 lets anything else on the machine starve the training
     }
     if os.environ.get("RAY_AUTH_MODE"):
@@ -153,7 +162,7 @@ def _local_environment() -> dict[str, str | None]:
 @functools.cache
 def _token_file() -> Path:
     # One token for the life of this process: Ray caches the first that it reads.
-    folder = Path(tempfile.mkdtemp(prefix="hw-token-"))
+    folder = _scratch()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = folder / "token"
     path.touch(mode=0o600)

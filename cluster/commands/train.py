@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.runs import RUNS, WARNINGS_FILE, find_run, read_run
+from cluster.runs import RUNS, WARNINGS_FILE, find_run, read_run, resolve
 from cluster.text import duration
 from configs import Config, load_config
 
@@ -65,6 +65,7 @@ def _run(config: Config, *, resume: bool) -> None:
     from cluster.display import display
     from cluster.launch import launch
 
+    config = resolve(config)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     workers = f"{config.cluster.workers} workers" if config.cluster.workers > 1 else "1 worker"
     where = config.cluster.address or "this machine"

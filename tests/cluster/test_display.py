@@ -29,12 +29,22 @@ def test_a_log_gets_a_line_per_phase_and_no_repetition() -> None:
     shown = Plain(target, every_seconds=1000)
     with shown:
         shown.phase("starting Ray")
-        for progress in (at(1), at(1), at(2), at(3), at(3, "saving"), at(100, "done")):
+        for progress in (
+            Progress("starting", 0, 100),
+            Progress("starting", 0, 100),
+            at(1),
+            at(1),
+            at(2),
+            at(3),
+            at(3, "saving"),
+            at(100, "done"),
+        ):
             shown.progress(progress)
         shown.restarting("rank 1: RayActorError: [it] died")
     lines = out.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == [
         "starting Ray",
+        "starting 0/100",
         "training 1/100",
         "saving 3/100",
         "done 100/100",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import signal
 import threading
@@ -12,13 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 import tiny
+import torch
 from ray import cloudpickle
 
 from cluster.launch import Result, WorkerFailure, launch
 from cluster.runs import resolve
 from configs import Config, UserError, load_config
+from trainer.checkpoint import load_weights
+from trainer.tracking import read_run_id
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 cloudpickle.register_pickle_by_value(tiny)
 
 
@@ -60,59 +63,100 @@ class Notes:
 
 
 def config(folder: Path, *overrides: str) -> Config:
-    return load_config("headsup-nano", [f"run.dir={folder}", "run.name=r", "trainer.steps=30", *overrides])
+    place = [f"run.dir={folder}", "run.name=r", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+    return load_config("headsup-nano", [*place, *overrides])
 
 
-def expected(steps: int) -> float:
-    return float(sum(2 * step + 1 for step in range(steps)))
+def workers_of(run: Path) -> dict[int, psutil.Process]:
+    """The processes that write a run's logs, by rank."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        try:
+            target = os.readlink(f"/proc/{process.pid}/fd/1")
+        except OSError:
+            continue
+        if target.startswith(str(run / "logs/rank-")):
+            found[int(Path(target).stem.removeprefix("rank-"))] = process
+    return found
 
 
-def test_two_workers_give_one_result_and_leave_their_logs(tmp_path: Path) -> None:
-    notes = Notes()
-    result: Result = launch(config(tmp_path), notes, train=tiny.train)
-    assert (result.summary.steps, result.summary.total) == (30, expected(30))
+def same_weights(left: Result, right: Result) -> bool:
+    """Bitwise."""
+    first, second = load_weights(left.summary.checkpoint), load_weights(right.summary.checkpoint)
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> tuple[Result, Notes, Path]:
+    from conftest import SMALL
+
+    folder, notes = tmp_path_factory.mktemp("undisturbed"), Notes()
+    return launch(config(folder, *SMALL, f"data.train={captures}"), notes), notes, folder
+
+
+@pytest.mark.slow
+def test_two_workers_train_and_leave_a_checkpoint_logs_and_a_tracked_run(
+    undisturbed: tuple[Result, Notes, Path],
+) -> None:
+    from mlflow import MlflowClient
+
+    result, notes, folder = undisturbed
+    assert (result.summary.steps, result.summary.finished) == (40, True)
     assert (result.restarts, result.stopped) == (0, None)
+    assert math.isfinite(result.summary.loss)
     assert notes.lines[:2] == ["starting Ray", "starting workers"]
-    assert notes.steps[-1] == 30
-    logs = tmp_path / "r/logs"
-    assert "hello from rank 1" in (logs / "rank-1.log").read_text()
-    assert "a warning from rank 0" in (logs / "warnings.log").read_text()
-    assert load_config(tmp_path / "r/config.yaml") == resolve(config(tmp_path))
+    assert notes.steps[-1] == 40
+    assert {log.name for log in (folder / "r/logs").iterdir()} >= {"rank-0.log", "rank-1.log"}
+    run_id = read_run_id(folder / "r")
+    assert run_id is not None
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert [metric.step for metric in client.get_metric_history(run_id, "train/loss")] == list(range(2, 41, 2))
 
 
-def test_a_killed_worker_costs_a_restart_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TINY_PAUSE", "0.05")
-    pid_file, saved = tmp_path / "r/tiny/rank-1.pid", tmp_path / "r/tiny/saved.json"
+@pytest.mark.slow
+def test_a_killed_worker_costs_a_restart_and_nothing_else(
+    undisturbed: tuple[Result, Notes, Path], small: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "r"
 
     def kill_when_under_way() -> None:
-        while not saved.exists() or json.loads(saved.read_text())[0] < 10:
-            time.sleep(0.05)
-        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        while not list(run.glob("checkpoints/step-*/manifest.json")):
+            time.sleep(0.02)
+        time.sleep(0.3)
+        workers_of(run)[1].send_signal(signal.SIGKILL)
 
     killer = threading.Thread(target=kill_when_under_way, daemon=True)
     killer.start()
     notes = Notes()
-    result = launch(config(tmp_path, "trainer.steps=60"), notes, train=tiny.train)
-    assert (result.summary.steps, result.summary.total) == (60, expected(60))
+    result = launch(config(tmp_path, *small), notes)
+    assert result.summary.steps == 40
     assert result.restarts == notes.restarts == 1
+    assert same_weights(result, undisturbed[0])
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_user_comes_out_as_it_was_raised_and_is_not_retried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """On one rank only, while the other waits for it in a collective."""
     monkeypatch.setenv("TINY_MISTAKE", "user")
     notes = Notes()
     with pytest.raises(UserError) as caught:
-        launch(config(tmp_path), notes, train=tiny.train)
+        launch(config(tmp_path, "trainer.steps=30"), notes, train=tiny.train)
     assert str(caught.value) == "subject 7, camera 3: is truncated\n  delete it"
     assert notes.restarts == 0
-    assert (tmp_path / "r/logs/rank-1.log").read_text().count("---") == 2
+    logs = tmp_path / "r/logs"
+    assert (logs / "rank-1.log").read_text().count("hello from rank 1") == 1
+    assert "a warning from rank 0" in (logs / "warnings.log").read_text()
+    assert load_config(tmp_path / "r/config.yaml") == resolve(config(tmp_path, "trainer.steps=30"))
 
 
+@pytest.mark.slow
 def test_a_bug_comes_out_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINY_MISTAKE", "bug")
     with pytest.raises(WorkerFailure, match=r"(?s)rank 1 .*in train.*ZeroDivisionError: a bug of ours.*logs: "):
-        launch(config(tmp_path, "cluster.max_failures=0"), Notes(), train=tiny.train)
+        launch(config(tmp_path, "trainer.steps=30", "cluster.max_failures=0"), Notes(), train=tiny.train)
     assert list((tmp_path / "r/logs/ray").iterdir())
 
 

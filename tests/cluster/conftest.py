@@ -1,0 +1,33 @@
+"""Captures and a small config that real runs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "data.image_size=[64,64]",
+    "data.batch_size=2",
+    "data.target_views=2",
+    "trainer.steps=40",
+    "trainer.log_every=2",
+    "trainer.checkpoint_every=8",
+    "tracking.system_metrics=false",
+]
+
+
+@pytest.fixture(scope="session")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight made-up people, small."""
+    from data.synth import synthesise
+
+    folder = tmp_path_factory.mktemp("captures") / "train"
+    synthesise(str(folder), 8, image_size=(64, 64), workers=1)
+    return folder
+
+
+@pytest.fixture
+def small(captures: Path) -> list[str]:
+    """Overrides of `headsup-nano` that train in seconds."""
+    return [*SMALL, f"data.train={captures}"]

@@ -38,9 +38,13 @@ class _Gradients(ctypes.Structure):
     )
 
 
-@functools.cache
-def load_library(path: Path = LIBRARY) -> ctypes.CDLL | None:
+def load_library() -> ctypes.CDLL | None:
     """The compiled rasteriser, or None if it has not been built or does not fit this machine."""
+    return _load(LIBRARY)
+
+
+@functools.cache
+def _load(path: Path) -> ctypes.CDLL | None:
     try:
         library = ctypes.CDLL(str(path))
     except OSError:

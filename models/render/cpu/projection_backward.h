@@ -6,7 +6,7 @@ namespace {
 
 // Gradients of one block's splats in one view; 0 in lanes that are culled.
 struct BlockGradient {
-  Floats x, y, conic_xx, conic_xy, conic_yy, opacity, depth;
+  Floats x, y, cov_xx, cov_xy, cov_yy, opacity, depth;
   Vec3 color;
 };
 
@@ -62,30 +62,15 @@ inline Vec3 shade_backward(const Block& block, const Camera& camera, const Vec3&
   return s.inverse_distance * (free - dot(free, s.direction) * s.direction);
 }
 
-struct CovarianceGradient {
-  Floats xx, xy, yy;  // xy: of each of the two equal entries
-};
-
-// Conic and antialiasing factor to the covariance in the image.
-inline CovarianceGradient conic_backward(const Projection& p, const BlockGradient& v, Floats v_compensation,
-                                         bool antialiased) {
-  const Floats inverse = 1.f / p.determinant;
-  const Floats a = p.yy * inverse, b = -p.xy * inverse, c = p.xx * inverse;
-  const Floats half = 0.5f * v.conic_xy;
-  // the gradient of an inverse: -conic G conic
-  const Floats g00 = a * v.conic_xx + b * half, g01 = a * half + b * v.conic_yy;
-  const Floats g10 = b * v.conic_xx + c * half, g11 = b * half + c * v.conic_yy;
-  CovarianceGradient out = {-(g00 * a + g01 * b), -(g00 * b + g01 * c), -(g10 * b + g11 * c)};
-  if (antialiased) {
-    // compensation = sqrt(sharp determinant / determinant), and constant where it rests on its floor
-    const Ints moves = p.compensation > headway::kMinCompensation;
-    const Floats k = masked(moves, 0.5f * p.compensation * v_compensation);
-    const Floats sharp = masked(moves, 1.f / p.sharp_determinant);
-    out.xx += k * ((p.yy - headway::kBlur) * sharp - p.yy * inverse);
-    out.yy += k * ((p.xx - headway::kBlur) * sharp - p.xx * inverse);
-    out.xy -= k * p.xy * (sharp - inverse);
-  }
-  return out;
+// Antialiasing factor to the covariance in the image.
+inline void compensation_backward(const Projection& p, Floats v_compensation, BlockGradient& v) {
+  // sqrt(sharp determinant / determinant), but constant where it rests on its floor
+  const Ints moves = p.compensation > headway::kMinCompensation;
+  const Floats k = masked(moves, 0.5f * p.compensation * v_compensation);
+  const Floats sharp = masked(moves, 1.f / p.sharp_determinant), blurred = 1.f / p.determinant;
+  v.cov_xx += k * ((p.yy - headway::kBlur) * sharp - p.yy * blurred);
+  v.cov_yy += k * ((p.xx - headway::kBlur) * sharp - p.xx * blurred);
+  v.cov_xy -= k * p.xy * (sharp - blurred);
 }
 
 // Sums a view's gradients over lanes into [rotation 9, translation 3, fx, fy, cx, cy].
@@ -113,12 +98,12 @@ inline void camera_backward(const Block& block, const Camera& camera, const Proj
 }
 
 // One view's part of the gradients of a block and, unless `v_camera` is null, of the camera.
-inline void project_block_backward(const Block& block, const Camera& camera, const BlockGradient& v, Ints seen,
+inline void project_block_backward(const Block& block, const Camera& camera, BlockGradient v, Ints seen,
                                    BlockTotals& totals, float* v_camera) {
   const Projection p = project_block(block, camera);
   add(totals.opacity, seen, v.opacity * p.compensation);
-  const CovarianceGradient cov = conic_backward(p, v, v.opacity * block.opacity, camera.antialiased);
-  const Vec3 v_u = 2.f * (cov.xx * p.u + cov.xy * p.v), v_v = 2.f * (cov.xy * p.u + cov.yy * p.v);
+  if (camera.antialiased) compensation_backward(p, v.opacity * block.opacity, v);
+  const Vec3 v_u = 2.f * (v.cov_xx * p.u + v.cov_xy * p.v), v_v = 2.f * (v.cov_xy * p.u + v.cov_yy * p.v);
   const Vec3 v_jx = {dot(v_u, p.scaled.row[0]), Floats{}, dot(v_u, p.scaled.row[2])};
   const Vec3 v_jy = {Floats{}, dot(v_v, p.scaled.row[1]), dot(v_v, p.scaled.row[2])};
   const Mat3 v_scaled = {{p.jxx * v_u, p.jyy * v_v, p.jxz * v_u + p.jyz * v_v}};

@@ -63,18 +63,19 @@ inline Reach reach(const Splat& splat, const TileArea& area) {
   return r;
 }
 
-// A splat over a tile: sigma = (A dx^2 + C dy^2) / 2 + B dx dy, its parts worked out by column and by row of blocks.
+// A splat over a tile: with d = centre - pixel and q = conic d, sigma = q.d / 2. Parts are worked out once by column
+// and once by row of blocks.
 struct Exponents {
-  Floats dx[kAcross], half_xx[kAcross], cross[kAcross];
-  Floats dy, half_yy;
+  Floats dx[kAcross], xx[kAcross], yx[kAcross];  // dx, conic_xx dx, conic_xy dx
+  Floats dy, xy, yy;                             // dy, conic_xy dy, conic_yy dy
 
   inline void set_columns(const Splat& splat, const TileArea& area, const Reach& r) {
     Floats offset;
     for (int i = 0; i < kLanes; i++) offset[i] = float(i % kBlockWidth) + 0.5f;
     for (int bx = r.first_x; bx <= r.last_x; bx++) {
       dx[bx] = (splat.x - float(area.x + bx * kBlockWidth)) - offset;
-      half_xx[bx] = dx[bx] * dx[bx] * (0.5f * splat.conic_xx);
-      cross[bx] = dx[bx] * splat.conic_xy;
+      xx[bx] = dx[bx] * splat.conic_xx;
+      yx[bx] = dx[bx] * splat.conic_xy;
     }
   }
 
@@ -82,10 +83,13 @@ struct Exponents {
     Floats offset;
     for (int i = 0; i < kLanes; i++) offset[i] = float(i / kBlockWidth) + 0.5f;
     dy = (splat.y - float(area.y + by * kBlockHeight)) - offset;
-    half_yy = dy * dy * (0.5f * splat.conic_yy);
+    xy = dy * splat.conic_xy;
+    yy = dy * splat.conic_yy;
   }
 
-  inline Floats sigma(int bx) const { return half_xx[bx] + half_yy + cross[bx] * dy; }
+  inline Floats qx(int bx) const { return xx[bx] + xy; }
+  inline Floats qy(int bx) const { return yx[bx] + yy; }
+  inline Floats sigma(int bx) const { return 0.5f * (dx[bx] * qx(bx) + dy * qy(bx)); }
 };
 
 template <bool kDepth>

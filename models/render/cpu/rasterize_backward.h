@@ -53,7 +53,7 @@ struct SplatSums {
 
   inline void add_block(TileGradient<kDepth>& tile, int i, const Splat& splat, const Exponents& exponents, int bx,
                         float max_alpha, int place) {
-    const Floats exponent = exponents.sigma(bx), dx = exponents.dx[bx], dy = exponents.dy;
+    const Floats exponent = exponents.sigma(bx), qx = exponents.qx(bx), qy = exponents.qy(bx);
     const Ints near = (tile.last[i] >= place) & (exponent >= 0.f) & (exponent <= splat.max_sigma);
     if (!any(near)) return;
     const Floats free = splat.opacity * small_exponential(-exponent);
@@ -70,26 +70,23 @@ struct SplatSums {
     tile.transmittance[i] = select(drawn, transmittance * through, transmittance);
     // no gradient where alpha is clamped
     const Floats v_sigma = masked(drawn & (free <= max_alpha), -free * v_alpha);
-    const Floats v_x = v_sigma * dx, v_y = v_sigma * dy;
+    const Floats v_x = v_sigma * qx, v_y = v_sigma * qy;
     sigma += v_sigma;
     x += v_x;
     y += v_y;
-    xx += v_x * dx;
-    xy += v_x * dy;
-    yy += v_y * dy;
+    xx += v_x * qx;
+    xy += v_x * qy;
+    yy += v_y * qy;
   }
 
   inline SplatGradient gradient(const Splat& splat) const {
     const Quad first = sums(x, y, xx, xy), second = sums(yy, sigma, color[0], color[1]);
     const Quad third = sums(color[2], kDepth ? depth : color[2], color[2], color[2]);
-    return {splat.conic_xx * first[0] + splat.conic_xy * first[1],
-            splat.conic_xy * first[0] + splat.conic_yy * first[1],
-            0.5f * first[2],
-            first[3],
-            0.5f * second[0],
-            -second[1] / splat.opacity,
-            kDepth ? third[1] : 0.f,
-            {second[2], second[3], third[0]}};
+    // sigma moves with the centre as q and with the covariance as -q q^T / 2
+    return {first[0],          first[1],
+            -0.5f * first[2],  -0.5f * first[3],
+            -0.5f * second[0], -second[1] / splat.opacity,
+            kDepth ? third[1] : 0.f, {second[2], second[3], third[0]}};
   }
 };
 

@@ -55,7 +55,9 @@ struct alignas(64) Splat {
 static_assert(sizeof(Splat) == 64, "one cache line");
 
 struct SplatGradient {
-  float x, y, conic_xx, conic_xy, conic_yy, opacity, depth, color[3];
+  float x, y;
+  float cov_xx, cov_xy, cov_yy;  // of the covariance, not of its inverse: less rounding. xy: each of two equal entries
+  float opacity, depth, color[3];
 };
 
 // A "hit" is a pair of a splat and a tile that its ellipse reaches.

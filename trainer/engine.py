@@ -30,7 +30,7 @@ class StepReport:
     """What one call of `Engine.step` did.
 
     Attributes:
-        gradient_norm: global L2 norm before clipping; nan between boundaries.
+        gradient_norm: global L2 norm before clipping; nan between boundaries, nan or inf where gradients are.
         learning_rate: of the update just made, for a multiplier of 1.
         boundary: whether the weights were updated.
     """
@@ -57,9 +57,7 @@ class Engine:
 
     def __init__(self, module: nn.Module, config: Config) -> None:
         if config.engine.offload != "none" and config.engine.zero_stage == 0:
-            raise UserError(
-                "offloading needs sharded optimiser state", where="engine.offload", hint="zero_stage 1 to 3"
-            )
+            raise UserError("needs sharded optimiser state", where="engine.offload", hint="set zero_stage to 1, 2 or 3")
         if not torch.distributed.is_initialized():
             initialise(config.run.threads, config.run.seed)
         self.config = config
@@ -72,9 +70,9 @@ class Engine:
         optimizer = build_optimizer(module, config.optimizer)
         self.deepspeed = _start_deepspeed(_UnderAutocast(module, self.autocast), optimizer, config)
         self._device = torch.device(self.deepspeed.device or "cpu")
+        self._reset_bf16_replicas()
         self.masters = find_masters(self.deepspeed, module)
         self.average = MovingAverage(self.masters, config.trainer.ema_decay) if config.trainer.ema_decay else None
-        self._reset_bf16_replicas()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Forward through DeepSpeed, which gathers sharded weights and prepares the backward pass."""
@@ -106,6 +104,8 @@ class Engine:
         self.deepspeed.step()
         if norm is None:
             norm = float(self.deepspeed.get_global_grad_norm() or 0.0)
+        if norm < 0:
+            norm = float("nan")  # DeepSpeed's word for a norm that is not finite
         self.steps += 1
         if self.average is not None:
             self.average.update()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from typing import Any
 
 import pytest
@@ -198,6 +199,32 @@ def clipped_by(limit: float) -> list[float]:
 
 def test_clipping_bounds_the_update() -> None:
     assert run_ranks(1, clipped_by, 0.01)[0] == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+def what_is_underneath() -> list[tuple[str, int, bool]]:
+    found = []
+    for stage in range(4):
+        engine = make_engine(engine={"zero_stage": stage})
+        compiled = {"deepspeed_shm_comm_op", "cpu_adam", "fused_adam"} & sys.modules.keys()
+        found.append((type(engine.deepspeed).__name__, engine.deepspeed.zero_optimization_stage(), bool(compiled)))
+    return found
+
+
+def test_it_really_is_deepspeed_and_nothing_is_compiled() -> None:
+    assert run_ranks(2, what_is_underneath)[0] == [("DeepSpeedEngine", stage, False) for stage in range(4)]
+
+
+def norms_of_nan() -> list[float]:
+    norms = []
+    for stage in range(4):
+        engine = make_engine(engine={"zero_stage": stage})
+        engine.backward(engine(global_batch(0)[0]).sum() * float("nan"))
+        norms.append(engine.step().gradient_norm)
+    return norms
+
+
+def test_gradients_that_are_no_numbers_show_in_the_norm() -> None:
+    assert not any(math.isfinite(norm) for norm in run_ranks(2, norms_of_nan)[0])
 
 
 def mistakes() -> list[str]:

@@ -53,7 +53,7 @@ def render(
     """Draw every subject's Gaussians as each of its cameras sees them.
 
     Differentiable by Gaussians, cameras and background. Non-finite Gaussians are left out and get zero gradients.
-    "cpu" and "cuda" compute in float32, "reference" in the precision of `gaussians.means`.
+    "cpu" and "cuda" compute in float32, "reference" in the precision of `gaussians.means`, at least float32.
 
     Args:
         gaussians: leading dimension `[batch]`.
@@ -69,17 +69,16 @@ def render(
         ValueError: shapes that do not fit, an empty batch, or a backend that cannot serve these tensors.
     """
     _check(gaussians, cameras, near, max_alpha)
-    means = gaussians.means
-    shape = (*cameras.shape, 3)
-    background = means.new_zeros(3) if background is None else background.to(means)
+    device, shape = gaussians.means.device, (*cameras.shape, 3)
+    dtype = torch.promote_types(gaussians.means.dtype, torch.float32)
+    background = torch.zeros(3) if background is None else background
     if tuple(background.shape) not in ((3,), shape):
         raise ValueError(f"background has shape {tuple(background.shape)}, expected (3,) or {shape}")
-    rasterize = _RASTERIZE[_choose(backend, means.device)]
-    with torch.autocast(means.device.type, enabled=False):
+    tensors = (*_tensors(gaussians), cameras.world_to_camera, cameras.K, background.expand(shape))
+    rasterize = _RASTERIZE[_choose(backend, device)]
+    with torch.autocast(device.type, enabled=False):
         images, alphas, weighted_depths = rasterize(
-            *_tensors(gaussians),
-            *(tensor.to(means) for tensor in (cameras.world_to_camera, cameras.K)),
-            background.expand(shape),
+            *(tensor.to(device, dtype) for tensor in tensors),
             width=cameras.width,
             height=cameras.height,
             near=near,

@@ -109,7 +109,7 @@ class Splats:
     @property
     def finite(self) -> Tensor:
         """`[n]` whether every value is finite."""
-        values = [getattr(self, field.name).reshape(len(self.depths), -1) for field in fields(self)]
+        values = [self.centers, self.covariances, self.opacities[:, None], self.depths[:, None], self.colors]
         return torch.cat(values, dim=-1).isfinite().all(-1)
 
 

@@ -111,9 +111,10 @@ inline Floats small_exponential(Floats x) {
   return power;
 }
 
-// The same for any x: no smaller than exp(-87), infinite above 88.
+// The same for any x: no smaller than exp(-87), infinite above 88, NaN for NaN.
 inline Floats exponential(Floats x) {
-  return select(x > 88.f, broadcast(__builtin_inff()), small_exponential(maximum(x, broadcast(-87.f))));
+  const Floats finite = small_exponential(minimum(maximum(x, broadcast(-87.f)), broadcast(88.f)));
+  return select(x <= 88.f, finite, x * __builtin_inff());
 }
 
 // Lane i is `first[i * stride]`; lanes from `count` on repeat the last element, so that they hold no rubbish.

@@ -243,6 +243,21 @@ def test_misfits_give_one_message_on_every_rank(tmp_path: Path) -> None:
     assert "head.bias: [3] in the checkpoint, [4] in the model" in messages["architecture"]
 
 
+def save_between_boundaries(root: str) -> str:
+    engine = make_engine(engine={"accumulation": 2})
+    engine.backward(engine(global_batch(0)[0]).sum())
+    engine.step()
+    try:
+        checkpoint.save(engine, root, {})
+    except ValueError as error:
+        return f"{error} {os.path.exists(root)}"
+    return "saved"
+
+
+def test_gradients_are_not_lost_in_silence(tmp_path: Path) -> None:
+    assert "accumulation boundary False" in run_ranks(1, save_between_boundaries, f"{tmp_path}/c")[0]
+
+
 # --- saves that fail --------------------------------------------------------------------------------------------------
 
 

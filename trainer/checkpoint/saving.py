@@ -56,7 +56,10 @@ def save(engine: Engine, directory: str, state: dict[str, Any]) -> None:
 
     Raises:
         UserError: no room, or no permission; on every rank.
+        ValueError: in the middle of an accumulation, whose gradients would be lost.
     """
+    if engine.deepspeed.micro_steps % engine.config.engine.accumulation:
+        raise ValueError("a checkpoint holds no gradients: save at an accumulation boundary")
     folder = Folder(directory)
     rank, world = dist.get_rank(), dist.get_world_size()
     tensors, record = collect(engine, MODEL)

@@ -70,7 +70,17 @@ def launch(
     with sole_trainer(config.run.path), display:
         display.phase("starting Ray")
         with ray_session(config) as session:
-            return _drive(config, display, session, train or _loop())
+            outcome = _drive(config, display, session, train or _loop())
+            if outcome.error is not None:
+                session.keep_logs(config.run.path / "logs" / "ray")
+        if outcome.error is not None:
+            raise _cause(outcome, config)
+    return Result(
+        outcome.summary,
+        config.run.path,
+        restarts=max(outcome.news.attempt - 1, 0),
+        stopped=outcome.signal if not outcome.summary.finished else None,
+    )
 
 
 def _loop() -> TrainFunction:
@@ -79,7 +89,17 @@ def _loop() -> TrainFunction:
     return train
 
 
-def _drive(config: Config, display: Display, session: Session, train: TrainFunction) -> Result:
+@dataclass(frozen=True)
+class _Outcome:
+    """What is left of a run when Ray is gone; holds nothing of Ray's."""
+
+    summary: Any
+    error: BaseException | None
+    news: News
+    signal: str | None
+
+
+def _drive(config: Config, display: Display, session: Session, train: TrainFunction) -> _Outcome:
     import ray
 
     display.phase("starting workers")
@@ -88,13 +108,9 @@ def _drive(config: Config, display: Display, session: Session, train: TrainFunct
     with _signals(hub, display) as caught:
         while fit.is_alive():
             fit.join(_LOOK_EVERY_SECONDS)
-            _show(cast(News, ray.get(hub.news.remote())), display)
-    news = cast(News, ray.get(hub.news.remote()))
-    if fit.error is not None:
-        session.keep_logs(config.run.path / "logs" / "ray")
-        raise _cause(fit.error, news, config)
-    stopped = caught[0].name if caught and not fit.summary.finished else None
-    return Result(fit.summary, config.run.path, max(news.attempt - 1, 0), stopped)
+            news = cast(News, ray.get(hub.news.remote()))
+            _show(news, display)
+    return _Outcome(fit.summary, fit.error, news, caught[0].name if caught else None)
 
 
 class _Fit(threading.Thread):
@@ -112,7 +128,9 @@ class _Fit(threading.Thread):
         try:
             self.summary = self._trainer.fit().return_value
         except BaseException as error:
-            self.error = error
+            self.error = error.with_traceback(None)  # its frames hold Ray's handles, which must not outlive Ray
+        finally:
+            del self._trainer
 
 
 def _trainer(config: Config, hub: Any, session: Session, train: TrainFunction) -> Any:
@@ -170,15 +188,16 @@ def _signals(hub: Any, display: Display) -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _cause(error: BaseException, news: News, config: Config) -> BaseException:
+def _cause(outcome: _Outcome, config: Config) -> BaseException:
     """The error to show: the user's mistake as it was raised, else the failure that came first."""
-    inner = getattr(error, "controller_failure", None)
+    inner = getattr(outcome.error, "controller_failure", None)
     if isinstance(inner, UserError):
         return inner
-    logs = config.run.path / "logs"
-    if not news.failures:
-        return WorkerFailure(f"{error}\nlogs: {logs}")
-    first = min(news.failures, key=lambda failure: failure.at)
+    logs, failures = config.run.path / "logs", outcome.news.failures
+    if not failures:
+        return WorkerFailure(f"{outcome.error}\nlogs: {logs}")
+    first = min(failures, key=lambda failure: failure.at)
+    attempts = f"the last of {outcome.news.attempt} attempts" if outcome.news.attempt > 1 else "the only attempt"
     return WorkerFailure(
-        f"rank {first.rank} on {first.host} failed {len(news.lost)} times, last with\n\n{first.traceback}\nlogs: {logs}"
+        f"rank {first.rank} on {first.host} failed first, in {attempts}:\n\n{first.traceback}\nlogs: {logs}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,8 +40,8 @@ def train(
     **Example:** `headway train headsup-nano trainer.steps=500 --name first`
     """
     changes = list(overrides or [])
-    changes += [f"run.name={name}"] if name else []
-    changes += [f"cluster.address={address}"] if address else []
+    changes += [f"run.name={json.dumps(name)}"] if name else []
+    changes += [f"cluster.address={json.dumps(address)}"] if address else []
     _run(load_config(config, changes), resume=False)
 
 
@@ -55,7 +56,7 @@ def resume(
 
     **Example:** `headway resume first trainer.steps=2000`
     """
-    changes = [*(overrides or []), *([f"cluster.address={address}"] if address else [])]
+    changes = [*(overrides or []), *([f"cluster.address={json.dumps(address)}"] if address else [])]
     _run(read_run(find_run(run), changes), resume=True)
 
 

@@ -30,7 +30,8 @@ if [ -n "$uv" ]; then
     index=${PIP_INDEX_URL:-$(setting index-url)}
     [ -z "$links" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$links}"
     [ -z "$index" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
-    install() { "$uv" pip install --python $venv/bin/python "$@"; }
+    # Bytecode now, or every worker that starts compiles for itself where the folder is not writable or writing is off.
+    install() { "$uv" pip install --python $venv/bin/python --compile-bytecode "$@"; }
 else
     install() { $venv/bin/python -m pip install "$@"; }
 fi

@@ -193,7 +193,7 @@ class Run:
             self.tracker.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
 
     def _restore(self) -> None:
-        newest = checkpoint.latest(str(self.folder / CHECKPOINTS))
+        newest = broadcast_object(checkpoint.latest(str(self.folder / CHECKPOINTS)) if self.world.is_main else None)
         if newest is None:
             return
         state = checkpoint.load(self.engine, newest)

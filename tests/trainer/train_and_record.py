@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -17,8 +18,8 @@ class Recorder:
         self._file = path.open("a", buffering=1)
 
     def report(self, progress: Progress) -> None:
-        """Only steps."""
-        if progress.phase == "training" and progress.step > 0:
+        """Only steps that were just made; a resumed run also announces where it begins."""
+        if progress.phase == "training" and math.isfinite(progress.loss):
             self._file.write(f"{progress.step} {progress.loss.hex()}\n")
 
     def should_stop(self) -> bool:

@@ -1,6 +1,7 @@
 """The CPU rasteriser against the torch reference and against a prototype, side by side in one process.
 
     python benchmarks/rasterizer.py [--json] [--threads 2] [--repeats 21] [--processor-time]
+                                    [--instruction-set avx512|avx2|baseline]
 
 The prototype (../shared/reference/rasterizer, optional) is compiled twice into a temporary folder: with its README's
 flags for exactly this machine, and with the flags of the kernels that ours chose. Contenders take turns, so that a
@@ -44,7 +45,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=21, help="turns of each contender")
     parser.add_argument("--processor-time", action="store_true", help="of one thread, for a machine that is not idle")
+    parser.add_argument(
+        "--instruction-set", choices=["avx512", "avx2", "baseline"], help="the machine's best by default"
+    )
     arguments = parser.parse_args()
+    if arguments.instruction_set:
+        rasterizer.use_instruction_set(arguments.instruction_set)
     if arguments.processor_time and arguments.threads != 1:
         parser.error("--processor-time needs --threads 1: waiting OpenMP threads spin, and their time would count")
     torch.set_num_threads(arguments.threads)

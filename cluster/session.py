@@ -54,7 +54,7 @@ def ray_session(config: Config) -> Iterator[Session]:
     Raises:
         UserError: nothing answers at the address, no free port, or too little of something.
     """
-    address = config.cluster.address
+    address = cluster_address(config)
     folder = _scratch()
     settings = {**driver_environment(), **({} if address else _local_environment())}
     try:
@@ -80,6 +80,11 @@ def ray_session(config: Config) -> Iterator[Session]:
                 ray.shutdown()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def cluster_address(config: Config) -> str | None:
+    """The cluster to join: the config's, else Ray's own variable, which is set inside its jobs; None starts one."""
+    return config.cluster.address or os.environ.get("RAY_ADDRESS") or None
 
 
 def driver_environment() -> dict[str, str]:
@@ -109,7 +114,7 @@ def worker_environment(config: Config) -> dict[str, str]:
     }
     if not config.cluster.gpus_per_worker:
         variables["DS_ACCELERATOR"] = "cpu"
-    if not config.cluster.address:
+    if not cluster_address(config):
         variables["GLOO_SOCKET_IFNAME"] = "lo"
     return variables
 
@@ -151,7 +156,6 @@ def _local_environment() -> dict[str, str | None]:
     """
     lean: dict[str, str | None] = {
         "RAY_prestart_worker_first_driver": "0",  # a process per processor that nobody would use
-        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",  # how long Ray's agents outlive a driver that was killed
         "RAY_worker_niceness": "0",  # Ray's 15 lets anything else on the machine starve the training
     }
     if os.environ.get("RAY_AUTH_MODE"):
@@ -202,7 +206,7 @@ def _join(address: str) -> dict[str, Any]:
             where=f"cluster.address: {address}",
             hint="HOST:PORT of the head node, usually port 6379, or auto",
         )
-    if address not in ("auto", "local"):
+    if address != "auto":
         host, _, port = address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=5).close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.runs import RUNS, WARNINGS_FILE, find_run, read_run, resolve
+from cluster.session import cluster_address
 from cluster.text import duration
 from configs import Config, load_config
 
@@ -69,7 +70,7 @@ def _run(config: Config, *, resume: bool) -> None:
     config = resolve(config)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     workers = f"{config.cluster.workers} workers" if config.cluster.workers > 1 else "1 worker"
-    where = config.cluster.address or "this machine"
+    where = cluster_address(config) or "this machine"
     console.print(f"run {config.run.name} ({config.hash}): {config.trainer.steps} steps, {workers} on {where}")
     try:
         result = launch(config, display(console), resume=resume)

@@ -76,7 +76,10 @@ def test_a_run_that_is_killed_interrupted_and_resumed_ends_as_an_undisturbed_one
     family = killed.family()
     killed.process.kill()
     killed.wait()
-    assert all_gone(family, 60)
+    # Ray's two agents ask for their dead head for a minute, everything else goes at once.
+    agents = [process for process in family if process.is_running() and "Agent" in process.name()]
+    assert all_gone([process for process in family if process not in agents], 15)
+    assert all_gone(agents, 200)
 
     interrupted = Headway(tmp_path, "resume", "hard")
     interrupted.until("training")

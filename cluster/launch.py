@@ -71,10 +71,11 @@ def launch(
         display.phase("starting Ray")
         with ray_session(config) as session:
             outcome = _drive(config, display, session, train or _loop())
-            if outcome.error is not None:
+            cause = _cause(outcome, config) if outcome.error is not None else None
+            if isinstance(cause, WorkerFailure):
                 session.keep_logs(config.run.path / "logs" / "ray")
-        if outcome.error is not None:
-            raise _cause(outcome, config)
+        if cause is not None:
+            raise cause
     return Result(
         outcome.summary,
         config.run.path,

@@ -39,10 +39,15 @@ class Session:
     folder: Path
 
     def keep_logs(self, target: Path) -> None:
-        """Copy Ray's logs to `target`; only a local Ray's are at hand."""
+        """Copy what Ray logged to `target`; only a local Ray's logs are at hand."""
+
+        def uninteresting(folder: str, names: list[str]) -> list[str]:
+            paths = [Path(folder) / name for name in names]
+            return [path.name for path in paths if path.name.endswith("events") or not path.stat().st_size]
+
         for logs in self.folder.glob("session_2*/logs"):
             with contextlib.suppress(OSError, shutil.Error):
-                shutil.copytree(logs, target, dirs_exist_ok=True)
+                shutil.copytree(logs, target, dirs_exist_ok=True, ignore=uninteresting)
 
 
 @contextlib.contextmanager

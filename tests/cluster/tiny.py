@@ -1,13 +1,10 @@
-"""A loop of a few lines that is run by the same launcher as the real one: a counter summed over the ranks."""
+"""A loop of a few lines that the launcher runs like the real one, and that fails on one rank when it is told to."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -20,34 +17,20 @@ from trainer.observer import Observer, Progress
 class TinySummary:
     steps: int
     finished: bool
-    total: float
-    pids: list[int]
 
 
 def train(config: Config, observer: Observer) -> TinySummary:
-    rank, world = dist.get_rank(), dist.get_world_size()
-    folder = config.run.path / "tiny"
-    folder.mkdir(exist_ok=True)
-    (folder / f"rank-{rank}.pid").write_text(str(os.getpid()))
-    saved = folder / "saved.json"
-    step, total = json.loads(saved.read_text()) if saved.exists() else (0, 0.0)
-    pause = float(os.environ.get("TINY_PAUSE", "0"))
+    """Sums over the ranks; at step 2, TINY_MISTAKE=user or bug raises on rank 1 while rank 0 waits for it."""
+    rank = dist.get_rank()
     print(f"hello from rank {rank}")
     logging.getLogger("tiny").warning("a warning from rank %d", rank)
     mistake = os.environ.get("TINY_MISTAKE")
-    stopped = False
-    while step < config.trainer.steps and not stopped:
-        if mistake and step == 2 and rank == 1:
-            if mistake == "user":
-                raise UserError("is truncated", where="subject 7, camera 3", hint="delete it")
+    for step in range(config.trainer.steps):
+        if step == 2 and rank == 1 and mistake == "user":
+            raise UserError("is truncated", where="subject 7, camera 3", hint="delete it")
+        if step == 2 and rank == 1 and mistake == "bug":
             raise ZeroDivisionError("a bug of ours")
-        value = torch.tensor([float(step + rank), float(rank == 0 and observer.should_stop())])
-        dist.all_reduce(value)
-        total, stopped, step = total + value[0].item(), bool(value[1]), step + 1
+        dist.all_reduce(torch.ones(1))
         if rank == 0:
-            partial = Path(f"{saved}.partial")
-            partial.write_text(json.dumps([step, total]))
-            partial.replace(saved)
-            observer.report(Progress("training", step, config.trainer.steps, loss=1 / step, samples_per_second=world))
-        time.sleep(pause)
-    return TinySummary(step, step == config.trainer.steps, total, [os.getpid()])
+            observer.report(Progress("training", step + 1, config.trainer.steps))
+    return TinySummary(config.trainer.steps, finished=True)

@@ -15,6 +15,7 @@ from models.layers import ResidualBlock, Upsample
 
 LEVELS = 3
 OPACITY_LOGIT = 4.0
+COVER = 0.65  # standard deviation over spacing: closes the sphere with a third of the overdraw of 1
 
 
 class Background(nn.Module):
@@ -52,7 +53,7 @@ class Background(nn.Module):
     def _gaussians(self, texels: Tensor) -> dict[str, Tensor]:
         directions, spacing = equirectangular(*self.size, device=texels.device)
         batch, count = texels.shape[:2]
-        log_scales = torch.log(self.radius * spacing)[:, None] + 0.5 * torch.tanh(texels[..., 3:])
+        log_scales = torch.log(COVER * self.radius * spacing)[:, None] + 0.5 * torch.tanh(texels[..., 3:])
         gaussians = Gaussians(
             means=(self.radius * directions).expand(batch, -1, -1),
             quats=torch.tensor([1.0, 0, 0, 0], device=texels.device).expand(batch, count, 4),

@@ -83,6 +83,23 @@ def test_two_runs_are_bitwise_equal_and_so_is_a_killed_one(ranks: int, tiny: Mak
     assert first == second == killed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "tolerance"), [("sgd", 1e-5), ("adam", 1e-4)])
+def test_every_zero_stage_on_two_ranks_is_one_process(
+    optimizer: str, tolerance: float, tiny: MakeConfig, tmp_path: Path
+) -> None:
+    common = ["trainer.steps=20", "data.test=null", f"optimizer.name={optimizer}"]
+    curves = {}
+    for name, ranks, stage in [("alone", 1, 0), *((f"stage{stage}", 2, stage) for stage in range(4))]:
+        record = tmp_path / f"{name}.txt"
+        config = tiny(*common, f"run.name={name}", f"engine.zero_stage={stage}", f"cluster.workers={ranks}")
+        finish(start(config, record, ranks))
+        curves[name] = torch.tensor([float.fromhex(loss) for loss in losses(record).values()])
+    assert len(curves["alone"]) == 20
+    for name, curve in curves.items():
+        torch.testing.assert_close(curve, curves["alone"], rtol=tolerance, atol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def test_an_observer_s_wish_to_stop_saves_and_a_resume_goes_on(tiny: MakeConfig) -> None:
     class Impatient:
         seen: list[Progress]

@@ -12,15 +12,15 @@ from torch.nn import functional as F
 from configs.errors import UserError
 from configs.objectives.reconstruction import LpipsConfig
 
-WINDOW, STRIDE = 8, 4
+WINDOW = 8
 C1, C2 = 0.01**2, 0.03**2
 
 
 def dissimilarity(first: Tensor, second: Tensor) -> Tensor:
-    """1 - SSIM with uniform 8x8 windows every 4 pixels: for training, at a tenth of the Gaussian window's cost."""
-    # One pooling call over the stacked moments costs less than five.
-    moments = F.avg_pool2d(_moments(first.flatten(0, 1), second.flatten(0, 1)), WINDOW, STRIDE)
-    return 1 - _ssim(moments).mean()
+    """1 - SSIM with uniform 8x8 windows every 4 pixels: for training, at a fraction of the Gaussian window's cost."""
+    # Means of blocks, then of 2x2 neighbouring blocks: the same windows with a quarter of the reads.
+    blocks = F.avg_pool2d(_moments(first.flatten(0, 1), second.flatten(0, 1)), WINDOW // 2)
+    return 1 - _ssim(F.avg_pool2d(blocks, 2, stride=1)).mean()
 
 
 def structural_similarity(first: Tensor, second: Tensor) -> Tensor:

@@ -178,7 +178,8 @@ def _make_room(engine: Engine, record: EngineRecord) -> None:
     everything = [p for p in record.parameters.values() if p.trains]
     for owner, parameters in zip(masters.owners, members, strict=True):
         parameters = parameters or everything  # nothing but padding
-        kinds = {kind for p in parameters for kind in _moments(p)}
+        # Sorted: a set of strings has another order in every process, and ranks compare the kinds they save.
+        kinds = sorted({kind for p in parameters for kind in _moments(p)})
         step = max((p.step for p in parameters if p.step is not None), default=None)
         state = masters.optimizer.state[owner]
         for kind in list(state):

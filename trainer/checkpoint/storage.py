@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,8 +120,9 @@ class Folder:
         for name in names:
             if self.fs.exists(self._at(name)):
                 self.fs.rm_file(self._at(name))
-        if self.is_local and os.path.isdir(self.path) and not os.listdir(self.path):
-            os.rmdir(self.path)
+        if self.is_local:
+            with suppress(OSError):  # not empty, or another rank was quicker
+                os.rmdir(self.path)
 
     def explain(self, error: OSError, needed: int) -> Exception:
         """A full disk, and a folder or bucket that refuses, are the user's to mend; the rest stays what it is."""

@@ -47,7 +47,7 @@ def test_where_a_run_works_may_change_without_another_name(tmp_path: Path) -> No
 
 def test_what_a_run_trains_may_not(tmp_path: Path) -> None:
     prepare(resolve(config(), tmp_path), resume=False)
-    with pytest.raises(UserError, match=r"trainer\.steps: 1500 there, 9 here"):
+    with pytest.raises(UserError, match=rf"trainer\.steps: {config().trainer.steps} there, 9 here"):
         prepare(resolve(config("trainer.steps=9"), tmp_path), resume=False)
     assert prepare(resolve(config("trainer.steps=9"), tmp_path), resume=True)
 

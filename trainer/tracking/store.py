@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from trainer.tracking.database import sqlite_file
 from trainer.tracking.identity import Identity
 
 # The limits of one log_batch request (mlflow/utils/validation.py).
@@ -160,9 +161,8 @@ class Store:
 
 def artifact_location(uri: str, experiment: str) -> str | None:
     """Beside a sqlite database; elsewhere the server decides (MLflow's own default is ./mlruns of whoever asks)."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts" / experiment).as_uri()
+    database = sqlite_file(uri)
+    return (database.parent / "mlartifacts" / experiment).as_uri() if database else None
 
 
 def _calm_mlflow() -> None:

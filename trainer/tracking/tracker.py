@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from configs import Config, flatten
+from trainer.tracking.database import make_database, sqlite_file
 from trainer.tracking.identity import Identity
 from trainer.tracking.provenance import code_version, without_secrets
 from trainer.tracking.sender import Sender
@@ -114,10 +115,9 @@ class Tracker:
         return all_sent
 
     def _connect(self) -> Store:
-        uri = self._settings.uri
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).absolute().parent.mkdir(parents=True, exist_ok=True)
-        known = self._identity.run_id
+        uri, known = self._settings.uri, self._identity.run_id
+        if database := sqlite_file(uri):
+            make_database(database)
         store = Store(uri, self._settings.experiment, self._run_name, self._identity)
         if store.is_new and known is not None:
             self._spool.commit(0)  # another server, or one that lost the run: it gets the whole history

@@ -27,7 +27,7 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small(captures: Path) -> list[str]:
     """Overrides of `headsup-nano` that train in seconds."""
     return [*SMALL, f"data.train={captures}"]

@@ -107,7 +107,7 @@ def test_the_second_ctrl_c_ends_it_at_once_and_leaves_no_process(small: list[str
     run.press_ctrl_c()
     time.sleep(0.1)  # two at the same instant are one signal
     run.press_ctrl_c()
-    assert run.wait() == 130
+    assert run.wait() == 130, "\n".join(run.lines)
     assert time.monotonic() - began < 30
     assert run.lines[-1] == "ended at once; go on from the newest checkpoint: headway resume r"
     assert all_gone(family, 10)

@@ -87,11 +87,9 @@ def same_weights(left: Result, right: Result) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> tuple[Result, Notes, Path]:
-    from conftest import SMALL
-
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> tuple[Result, Notes, Path]:
     folder, notes = tmp_path_factory.mktemp("undisturbed"), Notes()
-    return launch(config(folder, *SMALL, f"data.train={captures}"), notes), notes, folder
+    return launch(config(folder, *small), notes), notes, folder
 
 
 @pytest.mark.slow

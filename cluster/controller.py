@@ -29,12 +29,15 @@ class Verdict(UserCallback):
 
 
 class LeanTrainer(TorchTrainer):
-    """Ray's trainer without the two actors that hand out Ray datasets and sweep up after a lost controller.
+    """Ray's trainer without two actors, and with our handling of Ctrl-C.
 
-    We stream data ourselves, and placement groups end with the job. Each costs seconds of a processor, as it
-    imports Ray Train, torch and pandas.
+    The actors hand out Ray datasets and sweep up after a lost controller; we stream data ourselves, and placement
+    groups end with the job. Each costs seconds of a processor, as it imports Ray Train, torch and pandas.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
         unused = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
         return [each for each in super()._create_default_callbacks() if type(each).__name__ not in unused]
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray's own would abort the run at the first Ctrl-C, without a checkpoint."""

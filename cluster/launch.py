@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from cluster.display import Display, Plain
 from cluster.hub import Hub, News
@@ -105,33 +106,44 @@ def _drive(config: Config, display: Display, session: Session, train: TrainFunct
 
     display.phase("starting workers")
     hub = ray.remote(num_cpus=0)(Hub).options(name=f"headway:{config.run.name}").remote()
-    fit = _Fit(config, hub, session, train)
-    with _signals(hub, display) as caught:
-        while fit.is_alive():
-            fit.join(_LOOK_EVERY_SECONDS)
-            news = cast(News, ray.get(hub.news.remote()))
-            _show(news, display)
-    return _Outcome(fit.summary, fit.error, news, caught[0].name if caught else None)
+    summary = error = None
+    with _Watcher(hub, display) as watcher, _signals(hub, display) as caught:
+        try:
+            summary = _trainer(config, hub, session, train).fit().return_value
+        except Exception as failure:
+            error = failure.with_traceback(None)  # its frames hold Ray's handles, which must not outlive Ray
+    return _Outcome(summary, error, watcher.news, caught[0].name if caught else None)
 
 
-class _Fit(threading.Thread):
-    """Ray Train's blocking call, away from the main thread, which it would rob of its signal handlers."""
+class _Watcher(threading.Thread):
+    """Shows what the hub knows while the main thread waits for Ray Train; has ended before Ray does."""
 
-    def __init__(self, config: Config, hub: Any, session: Session, train: TrainFunction) -> None:
-        super().__init__(name="fit", daemon=True)
-        self._trainer = _trainer(config, hub, session, train)
-        self.summary: Any = None
-        self.error: BaseException | None = None
+    def __init__(self, hub: Any, display: Display) -> None:
+        super().__init__(name="watcher", daemon=True)
+        self._hub, self._display, self._done = hub, display, threading.Event()
+        self.news = News()
+
+    def __enter__(self) -> Self:
         self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+        self._look()
 
     def run(self) -> None:
-        """Until the run has ended, restarts included."""
-        try:
-            self.summary = self._trainer.fit().return_value
-        except BaseException as error:
-            self.error = error.with_traceback(None)  # its frames hold Ray's handles, which must not outlive Ray
-        finally:
-            del self._trainer
+        """Until the run has ended."""
+        while not self._done.wait(_LOOK_EVERY_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        import ray
+        from ray.exceptions import RayError
+
+        with contextlib.suppress(RayError):
+            self.news = cast(News, ray.get(self._hub.news.remote(), timeout=5))
+            _show(self.news, self._display)
 
 
 def _trainer(config: Config, hub: Any, session: Session, train: TrainFunction) -> Any:
@@ -171,22 +183,34 @@ def _show(news: News, display: Display) -> None:
 
 @contextlib.contextmanager
 def _signals(hub: Any, display: Display) -> Iterator[list[signal.Signals]]:
-    """The first SIGINT or SIGTERM asks the run to save and end, the second ends it at once."""
+    """The first SIGINT or SIGTERM asks the run to save and end, the second ends it at once.
+
+    Ray looks for signals once a second while the main thread waits for it, and two of a kind within that second
+    reach Python as one; the pipe has a byte for each.
+    """
     caught: list[signal.Signals] = []
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
 
     def handle(number: int, frame: Any) -> None:
-        caught.append(signal.Signals(number))
+        with contextlib.suppress(BlockingIOError):
+            caught.extend(signal.Signals(byte) for byte in os.read(reader, 16) if byte in before)
         if len(caught) > 1:
             raise KeyboardInterrupt
         hub.stop.remote()
         display.note("saving and stopping after this step; Ctrl-C again ends it at once")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    wakeup = signal.set_wakeup_fd(writer)
     try:
         yield caught
     finally:
+        signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
 
 
 def _cause(outcome: _Outcome, config: Config) -> BaseException:

@@ -67,12 +67,15 @@ def all_gone(family: list[psutil.Process], seconds: float) -> bool:
 def test_a_run_that_is_killed_interrupted_and_resumed_ends_as_an_undisturbed_one(
     small: list[str], tmp_path: Path
 ) -> None:
-    plain = Headway(tmp_path, "train", "headsup-nano", "--name", "plain", *small)
+    settings = [*small, "trainer.steps=150", "trainer.checkpoint_every=20"]
+    plain = Headway(tmp_path, "train", "headsup-nano", "--name", "plain", *settings)
     assert plain.wait() == 0, plain.lines
     assert plain.lines[-1].strip().startswith("MLflow: run ")
 
-    killed = Headway(tmp_path, "train", "headsup-nano", "--name", "hard", *small)
-    killed.until("saving 8/40")
+    killed = Headway(tmp_path, "train", "headsup-nano", "--name", "hard", *settings)
+    while not list(tmp_path.glob("out/runs/hard/checkpoints/step-*/manifest.json")):
+        assert killed.process.poll() is None
+        time.sleep(0.05)
     family = killed.family()
     killed.process.kill()
     killed.wait()

@@ -35,11 +35,21 @@ def start(config: Config, record: Path, ranks: int = 1) -> list[subprocess.Popen
     return [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), str(path), str(record)],
-            env={**os.environ, **address, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": os.getcwd()},
+            env={**os.environ, **address, **of_rank(rank)},
             stdout=subprocess.DEVNULL,
         )
         for rank in range(ranks)
     ]
+
+
+def of_rank(rank: int) -> dict[str, str]:
+    """Ranks hash strings differently, as processes of different hosts do."""
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "PYTHONPATH": os.getcwd(),
+        "PYTHONHASHSEED": str(100 + rank),
+    }
 
 
 def finish(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -107,8 +107,8 @@ class Run:
             with self.clock("optimizer"):
                 self.last_report = self.engine.step()
             for name, term in (losses.terms | {"loss": losses.total.detach()}).items():
-                sums[name] = sums.get(name, torch.zeros_like(term)) + term / len(batches)
-        self.rendered = losses.rendered
+                sums[name] = sums[name] + term / len(batches) if name in sums else term / len(batches)
+        self.rendered = losses.rendered.images.detach()
         self.consumed = batches[-1].consumed
         return sums
 
@@ -128,7 +128,7 @@ class Run:
             self._log_window(self.clock.read())
             self._announce("training", self.engine.steps)
         if self.tracker and self.due(self.config.trainer.images_every):
-            batch, images = batches[-1], self.rendered.images
+            batch, images = batches[-1], self.rendered
             row = Row(batch.source.images[0], batch.target.images[0], images[0])
             self.tracker.image("train/source_target_prediction_error", contact_sheet([row]), self.engine.steps)
 

@@ -7,7 +7,6 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 
 from configs import Config, UserError

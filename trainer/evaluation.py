@@ -104,10 +104,14 @@ def evaluation_captures(dataset: Dataset, config: Config) -> list[str]:
 
 def held_out_views(dataset: Dataset, name: str, config: Config) -> tuple[Views, Views]:
     """Source and target views of a capture, the same ones every time."""
-    settings, size = config.evaluation, config.data.image_size
-    cameras, centers = dataset.cameras(name), dataset.centers(name)
-    source, target = evaluation_views(name, cameras, centers, settings.source_views, settings.target_views)
+    size = config.data.image_size
+    source, target = _held_out_cameras(dataset, name, config)
     return dataset.views(name, source, size), dataset.views(name, target, size)
+
+
+def _held_out_cameras(dataset: Dataset, name: str, config: Config) -> tuple[list[str], list[str]]:
+    settings, cameras, centers = config.evaluation, dataset.cameras(name), dataset.centers(name)
+    return evaluation_views(name, cameras, centers, settings.source_views, settings.target_views)
 
 
 def evaluation_views(
@@ -151,10 +155,7 @@ def mean_image_baseline(train: Dataset, test: Dataset, config: Config, subjects:
     chosen = [train.captures_of(subject)[0] for subject in train.subjects[:subjects]]
     found, rows = {}, {}
     for name in evaluation_captures(test, config):
-        settings = config.evaluation
-        source, target = evaluation_views(
-            name, test.cameras(name), test.centers(name), settings.source_views, settings.target_views
-        )
+        source, target = _held_out_cameras(test, name, config)
         for camera in set(target) - set(means):
             means[camera] = torch.stack([train.views(c, [camera], size).images[0, 0] for c in chosen]).mean(dim=0)
         truth = test.views(name, target, size).images

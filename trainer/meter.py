@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 
@@ -55,8 +54,3 @@ class Meter:
         self._steps = self._samples = 0
         self._began = time.perf_counter()
         return window
-
-    @property
-    def psnr(self) -> float:
-        """Mean PSNR of the current window, dB."""
-        return self._sums["psnr"] / self._steps if self._steps else math.nan

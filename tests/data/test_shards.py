@@ -49,7 +49,9 @@ def test_webdataset_reads_the_shards(make_dataset, make_capture):
 
 def test_reading_from_end_to_end_gives_the_same_captures(make_dataset):
     dataset = make_dataset(6, url="memory://whole")
-    for capture in read_sequential(dataset):
+    captures = list(read_sequential(dataset))
+    assert sorted(capture.name for capture in captures) == sorted(dataset.captures)
+    for capture in captures:
         same_capture(capture, dataset.capture(capture.name))
 
 

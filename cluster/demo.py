@@ -83,7 +83,7 @@ def demo_config(settings: DemoSettings) -> Config:
 
 def synthesise_people(settings: DemoSettings, config: Config, say: Callable[[str], None]) -> None:
     """Captures of everybody, unless they are there already; the unseen ones have numbers of their own."""
-    from cluster.commands.data import synth_with_progress
+    from cluster.commands.data.synth import synth_with_progress
 
     for url, first, count in (
         (config.data.train, 0, settings.subjects),

@@ -1,20 +1,14 @@
-"""`headway data`: make, convert and look at datasets."""
+"""`headway data synth`: made-up people."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
 
 from configs import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Make, convert and look at datasets.", rich_markup_mode="markdown")
-ingest = typer.Typer(no_args_is_help=True, help="Convert captures of other formats.", rich_markup_mode="markdown")
-app.add_typer(ingest, name="ingest")
 
-
-@app.command()
 def synth(
     out: Annotated[str, typer.Argument(help="dataset to write: a folder, file:// or s3://")],
     subjects: Annotated[int, typer.Option(min=1, help="how many people")] = 100,
@@ -72,42 +66,6 @@ def synth_with_progress(
             workers=workers,
             progress=progress,
         )
-
-
-@ingest.command("nerfstudio")
-def ingest_nerfstudio(
-    folders: Annotated[list[Path], typer.Argument(help="folders with a transforms.json, or folders of such folders")],
-    out: Annotated[str, typer.Option(help="dataset to write: a folder, file:// or s3://")],
-    licence: Annotated[str, typer.Option(help="travels with the dataset")] = "unknown",
-    front: Annotated[str | None, typer.Option(help="name of the camera that sees the face, where masks do not")] = None,
-) -> None:
-    """Convert nerfstudio captures (transforms.json, OpenGL camera-to-world) and say what was done to them.
-
-    Cameras are turned to OpenCV world-to-camera, and the scene is moved, turned and scaled to the canonical head frame.
-
-    **Example:** `headway data ingest nerfstudio captures/anna --out out/data/anna`
-    """
-    from data.ingest.nerfstudio import ingest
-
-    info = ingest(folders, out, print, licence=licence, front=front)
-    print(f"{info.url}: fingerprint {info.fingerprint}")
-
-
-@app.command()
-def stats(dataset: Annotated[str, typer.Argument(help="a folder, file://, s3://")]) -> None:
-    """Print what a dataset holds: people, captures, views, bytes, fingerprint, licence.
-
-    **Example:** `headway data stats out/data/train`
-    """
-    from dataclasses import asdict
-
-    from data.dataset import Dataset
-
-    with Dataset.open(dataset) as opened:
-        described = asdict(opened.info)
-    width = max(map(len, described))
-    for name, value in described.items():
-        print(f"{name.replace('_', ' '):<{width}}  {value}")
 
 
 def parse_size(text: str) -> tuple[int, int]:

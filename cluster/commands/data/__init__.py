@@ -1,0 +1,12 @@
+"""`headway data`: make, convert and look at datasets."""
+
+from __future__ import annotations
+
+import typer
+
+from cluster.commands.data import ingest, look, synth
+
+app = typer.Typer(no_args_is_help=True, help="Make, convert and look at datasets.", rich_markup_mode="markdown")
+app.add_typer(ingest.app, name="ingest")
+app.command()(synth.synth)
+app.command()(look.stats)

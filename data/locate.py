@@ -7,7 +7,7 @@ from pathlib import Path
 from configs.errors import UserError
 from data.capture import Capture
 from data.dataset import Dataset
-from data.ingest.nerfstudio import FILE, read_nerfstudio
+from data.ingest.nerfstudio import FILE, is_capture, read_nerfstudio
 
 
 def open_capture(location: str) -> Capture:
@@ -25,7 +25,7 @@ def open_capture(location: str) -> Capture:
     if "://" not in url and not name and not (folder / "dataset.json").is_file():
         if not folder.is_dir():
             raise UserError("there is no such capture", where=location, hint=_HINT)
-        if not (folder / FILE).is_file():
+        if not is_capture(folder):
             raise UserError(f"neither {FILE} nor a dataset is in it", where=f"capture {location}", hint=_HINT)
         return read_nerfstudio(folder)
     with Dataset.open(url) as dataset:

@@ -5,7 +5,7 @@ What already agrees is left alone to the last bit. What was changed, and why, co
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,35 @@ _LEAST_COVERED, _LEAST_INSIDE, _DOUBTFUL = 0.75, 0.85, 0.97
 _LONGEST = 256
 
 
+@dataclass(frozen=True)
+class Similarity:
+    """A change of world frame: x' = scale * (rotation x - center); `rotation` `[3, 3]`, `center` `[3]`."""
+
+    rotation: Floats
+    center: Floats
+    scale: float = 1.0
+
+    def apply(self, capture: Capture) -> Capture:
+        """The same pictures in the new frame; untouched where nothing changes."""
+        return _moved(_moved(capture, self.rotation, np.zeros(3), 1.0), np.eye(3), self.center, self.scale)
+
+    def points(self, points: Floats) -> Floats:
+        """Points `[..., 3]` in the new frame."""
+        return self.scale * (points @ self.rotation.T - self.center)
+
+
 def canonical(capture: Capture, front: str | None = None) -> tuple[Capture, list[str]]:
-    """Move a capture into the canonical head frame.
+    """Move a capture into the canonical head frame: `find_canonical`, applied.
+
+    Raises:
+        UserError: cameras and masks that do not fit together, naming the camera.
+    """
+    similarity, said = find_canonical(capture, front)
+    return similarity.apply(capture), said
+
+
+def find_canonical(capture: Capture, front: str | None = None) -> tuple[Similarity, list[str]]:
+    """The way into the canonical head frame, to be shared by all moments of a sequence.
 
     Up is the cameras' mean up; scale and origin come from the visual hull of the masks; the facing direction is the
     camera `front` where it is given, else the middle of a rig that covers less than a full circle, else what the
@@ -37,7 +64,7 @@ def canonical(capture: Capture, front: str | None = None) -> tuple[Capture, list
         front: a camera that looks straight at the face.
 
     Returns:
-        the capture, and what was found and done in sentences.
+        the similarity, and what was found and is to be done in sentences.
 
     Raises:
         UserError: cameras and masks that do not fit together, naming the camera.
@@ -49,13 +76,13 @@ def canonical(capture: Capture, front: str | None = None) -> tuple[Capture, list
     capture = _moved(capture, rotation, np.zeros(3), 1.0)
     views = silhouettes(capture)
     if views is None:
-        return _by_rig(capture, said)
+        return Similarity(rotation, *_by_rig(capture, said)), said
     head = find_head(views, np.array([0.0, 1.0, 0.0]))
     if head is None:
         raise UserError("no volume lies inside the masks of all views", where=f"capture {capture.name}", hint=_HINT)
     said.append(check_agreement(capture, views, head))
     scale, center = _scale(head, said), _origin(head, said)
-    return _moved(capture, np.eye(3), center, scale), said
+    return Similarity(rotation, center, scale), said
 
 
 def silhouettes(capture: Capture) -> Silhouettes | None:
@@ -161,8 +188,8 @@ def _origin(head: Head, said: list[str]) -> Floats:
     return head.center
 
 
-def _by_rig(capture: Capture, said: list[str]) -> tuple[Capture, list[str]]:
-    """Without masks the rig is all there is: look-at point and distances."""
+def _by_rig(capture: Capture, said: list[str]) -> tuple[Floats, float]:
+    """Centre and scale without masks, when the rig is all there is: look-at point and distances."""
     middle = _looked_at(capture)
     local = capture.world_to_camera[:, :3, :3] @ middle + capture.world_to_camera[:, :3, 3]
     if (local[:, 2] <= 0).any():
@@ -177,7 +204,7 @@ def _by_rig(capture: Capture, said: list[str]) -> tuple[Capture, list[str]]:
     if offset <= _KEEP_OFFSET:
         middle = np.zeros(3)
     said.append(f"origin: the cameras look at a point {offset:.3f} m from it, {'moved' if middle.any() else 'kept'}")
-    return _moved(capture, np.eye(3), middle, factor), said
+    return middle, factor
 
 
 def _looked_at(capture: Capture) -> Floats:

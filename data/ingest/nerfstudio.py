@@ -1,6 +1,6 @@
 """Folders in the nerfstudio and Blender convention: transforms.json beside images and masks.
 
-The file's cameras are OpenGL camera-to-world (x right, y up, z backwards); captures hold OpenCV world-to-camera.
+The files' cameras are OpenGL camera-to-world (x right, y up, z backwards); captures hold OpenCV world-to-camera.
 Source: https://docs.nerf.studio/quickstart/data_conventions.html
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,39 +21,161 @@ from numpy.typing import NDArray
 from configs.errors import UserError
 from data.capture import MAX_CAMERA, Capture, check_extrinsics
 from data.images import decode, encode_png, read_header
-from data.ingest.canonical import canonical
-from data.manifest import DatasetInfo, commit
-from data.shards import ShardPart, existing_shards, write_shard
+from data.ingest.canonical import find_canonical
+from data.ingest.job import Selection, Unit
+from data.ingest.source import Source
 
 FILE = "transforms.json"
+SPLITS = re.compile(r"^transforms_[A-Za-z0-9]+\.json$")
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
-Report = Callable[[str], object]
+
+@dataclass(frozen=True)
+class Nerfstudio:
+    """Captures of `transforms.json` (nerfstudio) or `transforms_*.json` (Blender; the splits are one capture).
+
+    Attributes:
+        front: a camera that looks straight at the face, where the files' +z is not the front.
+    """
+
+    front: str | None = None
+    name: ClassVar[str] = "nerfstudio"
+    version: ClassVar[int] = 1
+
+    def units(self, source: Source, select: Selection) -> Iterator[Unit]:
+        """The source itself where it is a capture, else the folders in it that are."""
+        folders = captures_in(source)
+        words = {_word(Path(folder or source.where()).name): folder for folder in folders}
+        if len(words) < len(folders):
+            raise UserError("two folders would be the same subject", where=source.where())
+        for subject in select.choose_subjects(words, source.where()):
+            folder = words[subject]
+            content = hashlib.sha256()
+            for name in _json_files(source, folder):
+                content.update(source.read(_join(folder, name)))
+            moments = len(_moments(_read_tree(source, folder)))
+            moments = len(select.choose_frames(range(moments)))
+            yield Unit(subject, subject, moments, content.hexdigest(), {"folder": folder})
+
+    def captures(self, source: Source, unit: Unit, select: Selection) -> Iterator[Capture]:
+        """One capture per moment (`timestep_index`), all moved alike into the canonical head frame."""
+        folder, subject = unit.details["folder"], unit.subject
+        tree = _read_tree(source, folder)
+        moments = _moments(tree)
+        similarity = None
+        for frame in select.choose_frames(sorted(moments)):
+            wanted = select.choose_cameras([name for name, _ in moments[frame]], f"capture {subject}_{frame}")
+            entries = [(name, entry) for name, entry in moments[frame] if name in wanted]
+            capture, said = _read_capture(source, folder, tree, entries, subject, frame)
+            if similarity is None:
+                similarity, how = find_canonical(capture, self.front)
+            yield replace(similarity.apply(capture), meta={"source": self.name, "ingest": [*said, *how]})
 
 
 def read_nerfstudio(
-    folder: str | Path, *, subject: str | None = None, frame: str = "0", front: str | None = None
+    folder: str | Path, *, subject: str | None = None, frame: str | None = None, front: str | None = None
 ) -> Capture:
     """Read a folder as one capture in the canonical head frame; `meta["ingest"]` says what was done.
 
     Args:
-        folder: holds transforms.json.
+        folder: holds transforms.json or transforms_*.json.
         subject: the person's name; the folder's by default.
-        frame: the moment's name.
+        frame: the moment, where there are several.
         front: a camera that looks straight at the face, where the file's +z is not the front.
 
     Raises:
         UserError: anything that is missing, broken or not a pinhole camera, naming capture and camera.
     """
-    folder = Path(folder)
-    tree = _read_tree(folder)
+    source = Source(folder)
+    moments = _moments(_read_tree(source, ""))
+    if frame is None and len(moments) > 1:
+        hint = f"headway data ingest nerfstudio {folder} --out DATASET"
+        raise UserError(f"holds {len(moments)} moments, not one capture", where=f"capture {folder}", hint=hint)
+    if frame is not None and frame not in moments:
+        raise UserError(f"has no moment {frame!r}", where=f"capture {folder}")
+    subject = subject or _word(Path(source.where()).name)
+    unit = Unit(subject, subject, details={"folder": ""})
+    found = Nerfstudio(front).captures(source, unit, Selection())
+    return next(capture for capture in found if frame in (None, capture.frame))
+
+
+def captures_in(source: Source) -> list[str]:
+    """The source itself (as an empty path) where it holds transforms, else the folders in it that do."""
+    if _json_files(source, ""):
+        return [""]
+    found = [folder for folder in source.list()[0] if _json_files(source, folder)]
+    if not found:
+        hint = "or folders that hold one each"
+        raise UserError(f"there is no {FILE} in it", where=f"capture {source.where()}", hint=hint)
+    return found
+
+
+def is_capture(folder: str | Path) -> bool:
+    """Whether a folder holds transforms."""
+    return Path(folder).is_dir() and bool(_json_files(Source(folder), ""))
+
+
+def _json_files(source: Source, folder: str) -> list[str]:
+    """`transforms.json`, or else Blender's splits."""
+    names = [entry.path.rsplit("/", 1)[-1] for entry in source.list(folder)[1]]
+    return [FILE] if FILE in names else [name for name in names if SPLITS.match(name)]
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _read_tree(source: Source, folder: str) -> dict[str, Any]:
+    """The file's mapping; of several files one, whose frames hold what each file says for all of its own."""
+    names = _json_files(source, folder)
+    if not names:
+        where = f"capture {source.where(folder)}"
+        raise UserError(f"there is no {FILE} in it", where=where, hint="a nerfstudio folder holds one")
+    trees = [_read_json(source, _join(folder, name)) for name in names]
+    if len(trees) == 1:
+        return trees[0]
+    frames = []
+    for tree in trees:
+        rest = {key: value for key, value in tree.items() if key != "frames"}
+        frames += [{**rest, **frame} for frame in tree["frames"]]
+    # A train, a validation and a test file may name the same picture.
+    return {"frames": list({posixpath.normpath(str(frame.get("file_path"))): frame for frame in frames}.values())}
+
+
+def _read_json(source: Source, path: str) -> dict[str, Any]:
+    where = source.where(path)
+    try:
+        tree = json.loads(source.read(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"not readable as JSON ({error})", where=where) from None
+    if not isinstance(tree, dict):
+        raise UserError("is no mapping", where=where)
     entries = tree.get("frames")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError("has no frames", where=f"{folder / FILE}", hint='"frames": [{"file_path": ...}, ...]')
-    subject = subject or _word(folder.resolve().name)
-    views = [_read_view(folder, tree, entry, name, subject) for name, entry in _named(entries)]
+        raise UserError("has no frames", where=where, hint='"frames": [{"file_path": ...}, ...]')
+    return tree
+
+
+def _moments(tree: dict[str, Any]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Entries with their camera names by moment: all at one, unless every entry has a `timestep_index`."""
+    entries = tree["frames"]
+    steps = [entry.get("timestep_index") for entry in entries]
+    if not all(isinstance(step, int) and step >= 0 for step in steps):
+        return {"0": _named(entries)}
+    grouped: dict[int, list[dict[str, Any]]] = {}
+    for step, entry in zip(steps, entries, strict=True):
+        grouped.setdefault(step, []).append(entry)
+    width = len(str(max(grouped)))
+    return {f"{step:0{width}d}": _named(grouped[step]) for step in sorted(grouped)}
+
+
+def _read_capture(
+    source: Source, folder: str, tree: dict[str, Any], named: list[tuple[str, dict[str, Any]]], subject: str, frame: str
+) -> tuple[Capture, list[str]]:
+    """Entries as a capture in the file's own frame, and what was done to them."""
+    views = [_read_view(source, folder, tree, entry, name, subject) for name, entry in named]
     capture = Capture(
         subject=subject,
         frame=frame,
@@ -64,109 +187,27 @@ def read_nerfstudio(
         masks=tuple(view["mask"] for view in views),
     )
     capture.validate(pixels=True)
-    capture, said = canonical(capture, front)
-    said = ["cameras: OpenGL camera-to-world turned into OpenCV world-to-camera", *_notes(views), *said]
-    return replace(capture, meta={"source": "nerfstudio", "ingest": said})
-
-
-def ingest(
-    folders: Sequence[str | Path],
-    url: str,
-    report: Report = print,
-    *,
-    licence: str = "unknown",
-    per_shard: int = 64,
-    front: str | None = None,
-) -> DatasetInfo:
-    """Convert nerfstudio folders to a dataset; goes on where an interrupted call stopped.
-
-    Args:
-        folders: each a capture, or a folder of captures.
-        url: the dataset to write.
-        report: is told, line by line, what was found and done.
-        licence: travels with the dataset.
-        per_shard: captures per shard.
-        front: as in `read_nerfstudio`, for all of them.
-
-    Raises:
-        UserError: the first folder that cannot be converted; what was written before it stays.
-    """
-    found = [capture for folder in folders for capture in captures_in(Path(folder))]
-    done, parts = existing_shards(url), []
-    for number, start in enumerate(range(0, len(found), per_shard)):
-        group = found[start : start + per_shard]
-        note = _note(group, front)
-        old = done.get(number)
-        if old is not None and old.note == note:
-            report(f"shard {number}: {len(group)} captures are there already")
-            parts.append(old)
-            continue
-        parts.append(_write(url, number, group, note, front, report))
-    sources = [folder.resolve().name for folder in found]
-    return commit(url, parts, licence, {"made by": "headway data ingest nerfstudio", "folders": sources})
-
-
-def captures_in(folder: Path) -> list[Path]:
-    """The folder itself where it holds transforms.json, else its children that do."""
-    if (folder / FILE).is_file():
-        return [folder]
-    if not folder.is_dir():
-        raise UserError("there is no such folder", where=str(folder))
-    found = sorted(child for child in folder.iterdir() if (child / FILE).is_file())
-    if not found:
-        raise UserError(f"there is no {FILE} in it", where=f"capture {folder}", hint="or folders that hold one each")
-    return found
-
-
-def _write(url: str, number: int, group: list[Path], note: str, front: str | None, report: Report) -> ShardPart:
-    def captures() -> Iterator[Capture]:
-        for folder in group:
-            capture = read_nerfstudio(folder, front=front)
-            report(f"{folder}: capture {capture.name}, {len(capture.cameras)} cameras")
-            for line in capture.meta["ingest"]:
-                report(f"  {line}")
-            yield capture
-
-    return write_shard(url, number, captures(), note)
-
-
-def _note(group: list[Path], front: str | None) -> str:
-    """Changes whenever the folders or their cameras do."""
-    content = hashlib.sha256(repr(front).encode())
-    for folder in group:
-        content.update(str(folder.resolve()).encode() + (folder / FILE).read_bytes())
-    return content.hexdigest()
-
-
-def _read_tree(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise UserError("there is no such folder", where=str(folder))
-    path = folder / FILE
-    if not path.is_file():
-        raise UserError(f"there is no {FILE} in it", where=f"capture {folder}", hint="a nerfstudio folder holds one")
-    try:
-        tree = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not readable as JSON ({error})", where=str(path)) from None
-    if not isinstance(tree, dict):
-        raise UserError("is no mapping", where=str(path))
-    return tree
+    return capture, ["cameras: OpenGL camera-to-world turned into OpenCV world-to-camera", *_notes(views)]
 
 
 def _named(entries: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """A camera name for every frame: its file's, numbered where that is not enough to tell them apart."""
-    names = [_word(Path(str(entry.get("file_path", ""))).stem)[:MAX_CAMERA] for entry in entries]
+    names = [_word(str(entry.get("camera_id") or Path(str(entry.get("file_path", ""))).stem)) for entry in entries]
+    names = [name[:MAX_CAMERA] for name in names]
     if len({name.lower() for name in names}) < len(names):
         names = [f"cam_{number:03d}" for number in range(len(entries))]
     return list(zip(names, entries, strict=True))
 
 
-def _read_view(folder: Path, tree: dict[str, Any], entry: dict[str, Any], name: str, subject: str) -> dict[str, Any]:
+def _read_view(
+    source: Source, folder: str, tree: dict[str, Any], entry: dict[str, Any], name: str, subject: str
+) -> dict[str, Any]:
     where = f"capture {subject}, camera {name}"
     settings = {**tree, **entry}
     _refuse_lenses(settings, where)
-    image = _read_file(folder, entry.get("file_path"), where, ("", ".png", ".jpg", ".jpeg", ".webp"))
-    mask = _read_file(folder, entry["mask_path"], where, ("",)) if entry.get("mask_path") else None
+    image = _read_file(source, folder, entry.get("file_path"), where, ("", ".png", ".jpg", ".jpeg", ".webp"))
+    given = entry.get("mask_path") or entry.get("fg_mask_path")
+    mask = _read_file(source, folder, given, where, ("",)) if given else None
     image, mask, notes = _pixels(image, mask, where)
     header = read_header(image)
     size = (header.height, header.width)
@@ -246,16 +287,16 @@ def _number(settings: dict[str, Any], key: str, default: float, where: str) -> f
     return float(value)
 
 
-def _read_file(folder: Path, name: Any, where: str, suffixes: Sequence[str]) -> bytes:
+def _read_file(source: Source, folder: str, name: Any, where: str, suffixes: Sequence[str]) -> bytes:
     """A file that the JSON names, inside the folder."""
     if not isinstance(name, str) or not name:
         raise UserError("missing camera: it names no file", where=where, hint='"file_path": "images/..."')
+    clean = posixpath.normpath(name)
+    if clean.startswith(("/", "..")):
+        raise UserError(f"{name!r} leads out of the folder", where=where)
     for suffix in suffixes:
-        path = (folder / (name + suffix)).resolve()
-        if not path.is_relative_to(folder.resolve()):
-            raise UserError(f"{name!r} leads out of the folder", where=where)
-        if path.is_file():
-            return path.read_bytes()
+        if source.is_file(_join(folder, clean + suffix)):
+            return source.read(_join(folder, clean + suffix))
     raise UserError(f"missing camera: there is no file {name!r}", where=where)
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 from configs import UserError
 from data import Dataset, open_capture
 from data.images import decode, encode_jpeg, encode_png
-from data.ingest.nerfstudio import ingest, read_nerfstudio
+from data.ingest.job import Selection, ingest
+from data.ingest.nerfstudio import Nerfstudio, read_nerfstudio
 from data.ingest.picture import draw_reprojection
 
 SIZE, FOCAL = (72, 60), 190.0
@@ -233,7 +234,11 @@ def test_bad_files_are_one_message(folder):
 
 
 def test_empty_folders_are_one_message(tmp_path):
-    for call in (read_nerfstudio, lambda path: ingest([path], str(tmp_path / "out")), lambda p: open_capture(str(p))):
+    for call in (
+        read_nerfstudio,
+        lambda path: ingest(Nerfstudio(), str(path), str(tmp_path / "out")),
+        lambda p: open_capture(str(p)),
+    ):
         with pytest.raises(UserError, match=r"transforms\.json"):
             call(tmp_path)
         with pytest.raises(UserError, match="no such"):
@@ -301,7 +306,7 @@ def test_without_masks_the_rig_decides(folder):
 def test_ingest_writes_a_dataset_and_says_what_it_did(folder, tmp_path):
     said: list[str] = []
     url = str(tmp_path / "out")
-    info = ingest([folder], url, said.append, licence="CC-BY-3.0")
+    info = ingest(Nerfstudio(), str(folder), url, report=said.append, licence="CC-BY-3.0")
     assert (info.subjects, info.captures, info.views, info.licence) == (1, 1, 12, "CC-BY-3.0")
     assert any("reprojection" in line for line in said)
     with Dataset.open(url) as dataset:
@@ -315,12 +320,50 @@ def test_ingest_writes_a_dataset_and_says_what_it_did(folder, tmp_path):
         open_capture(f"{url}#ana")
 
 
-def test_ingest_goes_on_where_it_stopped(folder, tmp_path):
-    url, said = str(tmp_path / "out"), []
-    first = ingest([folder], url, said.append)
-    said.clear()
-    assert ingest([folder], url, said.append) == first
-    assert said == ["shard 0: 1 captures are there already"]
+def test_blenders_splits_are_one_capture(folder):
+    good = read_nerfstudio(folder)
+    tree = json.loads((folder / "transforms.json").read_text())
+    (folder / "transforms.json").unlink()
+    angle = 2 * np.arctan(SIZE[1] / 2 / FOCAL)
+    for name, frames in (("train", tree["frames"][:7]), ("val", tree["frames"][5:9]), ("test", tree["frames"][9:])):
+        for frame in frames:
+            frame["file_path"] = "./" + frame["file_path"].removesuffix(".jpg")
+        split = {"camera_angle_x": angle, "frames": frames}
+        (folder / f"transforms_{name}.json").write_text(json.dumps(split))
+    # Taken in the order of the files' names; the pictures that two files name come once.
+    capture = open_capture(str(folder))
+    assert sorted(capture.cameras) == sorted(good.cameras)
+    order = [good.cameras.index(camera) for camera in capture.cameras]
+    np.testing.assert_allclose(capture.K, good.K[order])
+    np.testing.assert_allclose(capture.world_to_camera, good.world_to_camera[order], atol=1e-12)
+
+
+def test_time_steps_are_moments_of_one_person_moved_alike(folder, tmp_path):
+    def steps(tree: dict[str, Any]) -> None:
+        first = tree["frames"]
+        tree["frames"] = [
+            {**frame, "timestep_index": step, "camera_id": f"2220{number}"}
+            for step in (0, 3, 10)
+            for number, frame in enumerate(first)
+        ]
+        # Another silhouette at another moment must not move the frame that all moments share.
+        for frame in tree["frames"][24:]:
+            frame["mask_path"] = "images/c0.mask.png"
+
+    edit(folder, similarity(shift=(0.4, 0, 0)))
+    edit(folder, steps)
+    with pytest.raises(UserError, match="holds 3 moments"):
+        read_nerfstudio(folder)
+    with pytest.raises(UserError, match="has no moment '5'"):
+        read_nerfstudio(folder, frame="5")
+    assert read_nerfstudio(folder, frame="03").name == "anna_03"
+    url = str(tmp_path / "out")
+    info = ingest(Nerfstudio(), str(folder), url, select=Selection(every=2, cameras=("2220?",)), report=str)
+    assert (info.captures, info.cameras) == (2, (10, 10))
+    with Dataset.open(url) as dataset:
+        first, last = (dataset.capture(f"anna_{step}") for step in ("00", "10"))
+        assert first.cameras[:2] == ("22200", "22201")
+        np.testing.assert_array_equal(first.world_to_camera, last.world_to_camera)
 
 
 def test_the_picture_shows_the_box_around_the_head(folder):

@@ -32,6 +32,8 @@ def resolve(config: Config, base: Path | None = None) -> Config:
     tree["run"]["dir"] = _absolute(tree["run"]["dir"], base)
     for key in ("train", "test"):
         tree["data"][key] = _absolute(tree["data"][key], base)
+    for other in tree["data"]["mixture"]:
+        other["url"] = _absolute(other["url"], base)
     uri = tree["tracking"]["uri"]
     if uri.startswith("sqlite:///"):
         tree["tracking"]["uri"] = "sqlite:///" + str(base / uri.removeprefix("sqlite:///"))

@@ -131,7 +131,9 @@ def _keys(location: tuple[int | str, ...], tree: Tree) -> list[str]:
         if model is Config and part in KINDS:
             model = kind_schema(*KINDS[str(part)], tree[part])
             continue
-        annotation = model.model_fields[str(part)].annotation
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
         model = next((a for a in (annotation, *get_args(annotation)) if _is_model(a)), None)
         if model is None:
             return []

@@ -31,6 +31,14 @@ class RunConfig(Section):
         return Path(self.dir) / self.name
 
 
+class MixtureConfig(Section):
+    """One more dataset to train on."""
+
+    url: str = Field(description="dataset URL")
+    weight: float = Field(default=1.0, gt=0, description="share of the samples, relative to the others' weights")
+    subjects: int | None = Field(default=None, gt=0, description="the first n subjects of its nested order")
+
+
 class DataConfig(Section):
     """What is streamed and how views are drawn."""
 
@@ -39,6 +47,11 @@ class DataConfig(Section):
     )
     test: str | None = Field(default=None, description="dataset URL of held-out subjects; none skips evaluation")
     subjects: int | None = Field(default=None, gt=0, description="train on the first n subjects of the nested order")
+    mixture: tuple[MixtureConfig, ...] = Field(default=(), description="datasets drawn beside `train`, with weights")
+    train_weight: float = Field(default=1.0, gt=0, description="weight of `train` in the mixture")
+    frames: Literal["all", "one"] = Field(
+        default="all", description="an epoch has every capture, or one frame of each subject, another one each time"
+    )
     image_size: tuple[Positive, Positive] = Field(
         default=(128, 128), description="height, width that images are resized to"
     )
@@ -47,10 +60,27 @@ class DataConfig(Section):
         default=(4, 4), description="fewest and most views the network sees"
     )
     target_views: Positive = Field(default=4, description="views that supervise each capture")
-    view_sampling: Literal["uniform", "spread"] = Field(
-        default="spread", description="source views at random, or one from each sector of the rig"
+    source_sampling: Literal["uniform", "spread", "farthest", "fixed"] = Field(
+        default="spread",
+        description="sources at random, one from each sector of the rig, each the farthest from those before it "
+        "beginning with a random one, or the first of `source_cameras`",
     )
-    target_sources: bool = Field(default=False, description="whether source views may also supervise")
+    source_cameras: tuple[str, ...] = Field(default=(), description="names, for source_sampling: fixed")
+    target_sampling: Literal["unseen", "any", "nearest_excluded", "fixed"] = Field(
+        default="unseen",
+        description="targets at random from cameras that are no sources, from all, from those not among the "
+        "`nearest_excluded` nearest to any source, or the first of `target_cameras`",
+    )
+    target_cameras: tuple[str, ...] = Field(
+        default=(), description="names, for target_sampling: fixed; random sources are never drawn from them"
+    )
+    nearest_excluded: int = Field(
+        default=1, ge=0, description="cameras nearest to each source that target_sampling: nearest_excluded leaves out"
+    )
+    other_frame: Fraction = Field(
+        default=0.0,
+        description="share of samples whose targets come from another frame of the same subject, where it has one",
+    )
     prefetch: int = Field(default=2, ge=0, description="batches prepared ahead")
     readers: Positive = Field(default=1, description="threads that fetch and decode in each worker")
     cache_mb: int = Field(default=512, ge=0, description="decoded views kept in memory by each worker, MiB")
@@ -65,6 +95,18 @@ class DataConfig(Section):
     def _fewest_before_most(self) -> DataConfig:
         if self.source_views[0] > self.source_views[1]:
             raise ValueError("source_views: the fewest views come first, for example [2, 4]")
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_cameras_are_named(self) -> DataConfig:
+        for kind, needed in (("source", self.source_views[1]), ("target", self.target_views)):
+            fixed, names = getattr(self, f"{kind}_sampling") == "fixed", getattr(self, f"{kind}_cameras")
+            if fixed and len(names) < needed:
+                raise ValueError(f"{kind}_cameras: names {len(names)} cameras, {kind}_views asks for {needed}")
+            if names and not fixed:
+                raise ValueError(f"{kind}_cameras: only {kind}_sampling: fixed reads it")
+            if len(set(names)) < len(names):
+                raise ValueError(f"{kind}_cameras: a camera is named twice")
         return self
 
 

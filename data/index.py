@@ -121,6 +121,16 @@ class Index:
         """Subjects in the order in which they first appear."""
         return self._subject_codes[1]
 
+    @property
+    def subject_numbers(self) -> NDArray[np.int32]:
+        """Of each row, the number in `subjects` of its subject."""
+        return self._subject_codes[0]
+
+    @property
+    def rig_numbers(self) -> NDArray[np.int32]:
+        """Of each row, the number of its rig; rows with the same number have the same cameras."""
+        return self._rig
+
     @cached_property
     def _subject_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         codes = self._subject_codes[0]

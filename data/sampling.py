@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,35 +13,72 @@ from configs.errors import UserError
 from configs.schema import DataConfig
 from data.capture import camera_centers
 from data.index import Index
-from data.order import SampleOrder, digest, words
+from data.mixture import Mixture
+from data.order import Captures, SampleOrder, digest
+from data.viewpoints import Viewpoints, cameras_needed, draw_views
+
+_RIGS_KEPT = 512  # geometries of rigs in memory; a rig of 80 cameras takes 100 kB
+_BLOCK = 1 << 20  # captures looked at in one go
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One capture of a batch: its row of the index and the numbers of its source and target views."""
+    """One member of a batch.
 
-    row: int
+    Attributes:
+        position: its place in the global sequence.
+        dataset: number in the mixture; 0 is `data.train`.
+        source_row: row of that dataset's index whose views the network sees.
+        source: numbers of these views.
+        target_row: row whose views supervise; another frame of the same subject, or `source_row`.
+        target: numbers of these views.
+    """
+
+    position: int
+    dataset: int
+    source_row: int
     source: tuple[int, ...]
+    target_row: int
     target: tuple[int, ...]
 
 
 class Sampler:
-    """Computes any sample of the run from its position.
+    """Computes any sample of the run from its position. Safe to share between threads, to fork and to pickle.
 
     Args:
-        index: the dataset.
-        fingerprint: of the dataset.
-        config: how views are drawn.
+        parts: index and fingerprint of `data.train`, then of each dataset of `data.mixture`.
+        config: how captures and views are drawn.
         seed: the run's.
 
+    Attributes:
+        fingerprint: names the data and their shares; that of the dataset where there is only one.
+
     Raises:
-        UserError: a capture with too few cameras, or more subjects asked for than there are.
+        UserError: a capture with too few cameras or without a camera that is asked for, or more subjects asked for
+            than there are.
     """
 
-    def __init__(self, index: Index, fingerprint: str, config: DataConfig, seed: int) -> None:
-        self.order = SampleOrder(index, fingerprint, seed, config.subjects)
-        self._index, self._config, self._seed = index, config, seed
-        _check_cameras(index, self.order.rows, config)
+    def __init__(self, parts: Sequence[tuple[Index, str]], config: DataConfig, seed: int) -> None:
+        subjects = [config.subjects, *(other.subjects for other in config.mixture)]
+        weights = [config.train_weight, *(other.weight for other in config.mixture)]
+        self._config, self._seed = config, seed
+        self._indexes = [index for index, _ in parts]
+        named = [(mark, count, weight) for (_, mark), count, weight in zip(parts, subjects, weights, strict=True)]
+        _check_twins(named, self._indexes)
+        self.fingerprint = parts[0][1] if len(parts) == 1 else hashlib.sha256(repr(named).encode()).hexdigest()
+        self._mixture = Mixture(weights, seed)
+        self._orders = [
+            SampleOrder(Captures.of(index, count, where=f"data.{key}"), mark, seed, config.frames)
+            for (index, mark), count, key in zip(parts, subjects, _subject_keys(len(parts)), strict=True)
+        ]
+        for index, order in zip(self._indexes, self._orders, strict=True):
+            _check_cameras(index, order.captures, config)
+        self._rigs: dict[tuple[int, int], Viewpoints] = {}
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Samples in an epoch of each dataset."""
+        return tuple(len(order) for order in self._orders)
 
     def source_views(self, batch_start: int) -> int:
         """How many source views the global batch that starts at this position has, on every rank."""
@@ -50,90 +88,109 @@ class Sampler:
     def samples(self, batch_start: int, first: int, count: int) -> list[Sample]:
         """Samples `first`.. of the sequence, `count` of them, in the global batch that starts at `batch_start`."""
         sources = self.source_views(batch_start)
-        rows = self.order.at(np.arange(first, first + count))
-        return [self._sample(int(row), first + number, sources) for number, row in enumerate(rows)]
+        datasets, places = self._mixture.at(np.arange(first, first + count))
+        rows = np.empty(count, np.int64)
+        for dataset in np.unique(datasets):
+            its = datasets == dataset
+            rows[its] = self._orders[dataset].at(places[its])
+        drawn = zip(datasets.tolist(), rows.tolist(), strict=True)
+        return [
+            self._sample(first + number, dataset, row, sources, first + number)
+            for number, (dataset, row) in enumerate(drawn)
+        ]
 
-    def _sample(self, row: int, position: int, sources: int) -> Sample:
+    def replacement(self, sample: Sample, attempt: int, sources: int) -> Sample:
+        """What stands in for a sample of which a member cannot be read; the same on every rank and in every run.
+
+        Args:
+            sample: as `samples` gave it.
+            attempt: 1, 2, ...; each is another capture, those that come behind the sample's own in its dataset's
+                epoch, until all have been tried.
+            sources: how many source views the batch has.
+        """
+        datasets, places = self._mixture.at(np.array([sample.position]))
+        order = self._orders[int(datasets[0])]
+        row = order.at(np.array([order.after(int(places[0]), attempt)]))[0]
+        return self._sample(sample.position, int(datasets[0]), int(row), sources, sample.position, attempt)
+
+    def _sample(self, position: int, dataset: int, row: int, sources: int, *key: int) -> Sample:
         config = self._config
+        target_row = self._target_row(dataset, row, *key) if config.other_frame else row
+        rig = self._rig(dataset, row)
         source, target = draw_views(
-            camera_centers(self._index.rig(row).world_to_camera),
+            rig,
             sources,
             config.target_views,
-            method=config.view_sampling,
-            target_sources=config.target_sources,
-            key=digest("views", self._seed, position),
+            method=config.source_sampling,
+            target_method=config.target_sampling,
+            exclude=config.nearest_excluded,
+            target_rig=rig if target_row == row else self._rig(dataset, target_row),
+            key=digest("views", self._seed, *key),
         )
-        return Sample(row, source, target)
+        return Sample(position, dataset, row, source, target_row, target)
+
+    def _target_row(self, dataset: int, row: int, *key: int) -> int:
+        """Another frame of the subject where the draw says so and there is one."""
+        index = self._indexes[dataset]
+        draw = digest("target frame", self._seed, *key)
+        rows = index.rows_of(int(index.subject_numbers[row]))
+        if len(rows) < 2 or (draw >> 32) >= self._config.other_frame * 2**32:
+            return row
+        others = rows[rows != row]
+        return int(others[(draw & 0xFFFFFFFF) % len(others)])
+
+    def _rig(self, dataset: int, row: int) -> Viewpoints:
+        index, config = self._indexes[dataset], self._config
+        number = dataset, int(index.rig_numbers[row])
+        found = self._rigs.get(number)
+        if found is None:
+            rig = index.rig(row)
+            fixed = (rig.views(names, index.where) for names in (config.source_cameras, config.target_cameras))
+            found = Viewpoints(camera_centers(rig.world_to_camera), *fixed)
+            if len(self._rigs) >= _RIGS_KEPT:
+                self._rigs = {}
+            self._rigs[number] = found
+        return found
 
 
-def draw_views(
-    centers: NDArray[np.float64], sources: int, targets: int, *, method: str, target_sources: bool = False, key: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Draw source and target views of one capture.
-
-    Args:
-        centers: camera centres `[v, 3]` in metres; the head is at the origin, +y is up.
-        sources: how many views the network sees.
-        targets: how many views supervise it.
-        method: `uniform`, or `spread`: the rig's azimuths are cut into as many sectors of equally many cameras as
-            there are sources and one camera is drawn from each. Ordered so that the first n are far apart for any n.
-        target_sources: targets are drawn from all views; else only from those that are no sources.
-        key: decides every choice.
-
-    Returns:
-        numbers of the source and of the target views.
-
-    Raises:
-        UserError: not enough views.
-    """
-    count = len(centers)
-    needed = max(sources, targets) if target_sources else sources + targets
-    if needed > count:
-        raise UserError(f"needs {needed} cameras ({sources} source, {targets} target), there are {count}")
-    # The first words order the sources, the next the targets.
-    draws = words(key, 2 * count + 1)
-    if method == "spread":
-        source = _spread(centers, sources, draws[:count], int(draws[-1]))
-    else:
-        source = [int(view) for view in np.argsort(draws[:count], kind="stable")[:sources]]
-    shuffled = np.argsort(draws[count:-1], kind="stable")
-    allowed = [int(view) for view in shuffled if target_sources or view not in source]
-    return tuple(source), tuple(allowed[:targets])
+def _subject_keys(count: int) -> list[str]:
+    return ["subjects", *(f"mixture.{number}.subjects" for number in range(count - 1))]
 
 
-def _spread(centers: NDArray[np.float64], sources: int, draws: NDArray[np.uint64], first: int) -> list[int]:
-    """One camera of each sector, then farthest first from an arbitrary one."""
-    ring = _around(centers)
-    bounds = [len(ring) * sector // sources for sector in range(sources + 1)]
-    sectors = [ring[start:stop] for start, stop in itertools.pairwise(bounds)]
-    picked = [int(sector[np.argmin(draws[sector])]) for sector in sectors]
-    directions = centers[picked] / np.maximum(np.linalg.norm(centers[picked], axis=1, keepdims=True), 1e-12)
-    # Rounded, so that ties of symmetric rigs fall the same way on every machine.
-    near = np.round(directions @ directions.T, 6)
-    order = [first % sources]
-    while len(order) < sources:
-        closest = near[:, order].max(axis=1)
-        closest[order] = np.inf
-        order.append(int(np.argmin(closest)))
-    return [picked[place] for place in order]
+def _check_twins(named: Sequence[tuple[str, int | None, float]], indexes: Sequence[Index]) -> None:
+    seen: dict[tuple[str, int | None], str] = {}
+    for (mark, subjects, _), index in zip(named, indexes, strict=True):
+        if (mark, subjects) in seen:
+            what = f"{index.where} holds the same captures as {seen[mark, subjects]}"
+            raise UserError(what, where="data.mixture", hint="list it once and raise its weight instead")
+        seen[mark, subjects] = index.where
 
 
-def _around(centers: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Cameras by azimuth around +y, beginning behind the widest gap so that no sector spans it."""
-    azimuth = np.round(np.arctan2(centers[:, 0], centers[:, 2]), 6)
-    ring = np.argsort(azimuth, kind="stable")
-    gaps = np.diff(azimuth[ring], append=azimuth[ring[0]] + 2 * np.pi)
-    return np.roll(ring, -(int(np.argmax(np.round(gaps, 6))) + 1))
-
-
-def _check_cameras(index: Index, rows: NDArray[np.int64], config: DataConfig) -> None:
+def _check_cameras(index: Index, captures: Captures, config: DataConfig) -> None:
+    """Every capture has the cameras that any draw may ask for, or is named."""
+    samples = _one_row_of_each_rig(index, captures)
+    for key in ("source_cameras", "target_cameras"):
+        if names := getattr(config, key):
+            for row in samples.tolist():
+                index.rig(row).views(names, f"data.{key}: {index.where}, capture {index.text('name', row)}")
+    if config.source_sampling == config.target_sampling == "fixed":
+        return
     most, targets = config.source_views[1], config.target_views
-    needed = max(most, targets) if config.target_sources else most + targets
-    counts = index.view_counts()[rows]
+    needed = cameras_needed(most, targets, config.target_sampling, config.nearest_excluded, len(config.target_cameras))
+    counts = index.view_counts()[samples]
     if counts.min() < needed:
-        short = int(rows[np.argmin(counts)])
+        short = int(samples[np.argmin(counts)])
         where = f"data.source_views: {index.where}, capture {index.text('name', short)}"
-        hint = "lower data.source_views or data.target_views, or set data.target_sources"
-        raise UserError(
-            f"needs {needed} cameras ({most} source, {targets} target), it has {counts.min()}", where=where, hint=hint
-        )
+        excluded = f", {config.nearest_excluded} nearest to each source left out"
+        what = f"{most} source, {targets} target{excluded if config.target_sampling == 'nearest_excluded' else ''}"
+        hint = "lower data.source_views or data.target_views, or set data.target_sampling=any"
+        raise UserError(f"needs {needed} cameras ({what}), it has {counts.min()}", where=where, hint=hint)
+
+
+def _one_row_of_each_rig(index: Index, captures: Captures) -> NDArray[np.int64]:
+    numbers = index.rig_numbers
+    row_of = np.full(int(numbers.max()) + 1, -1, np.int64)
+    for start in range(0, len(captures), _BLOCK):
+        rows = captures.rows(np.arange(start, min(start + _BLOCK, len(captures))))
+        row_of[numbers[rows]] = rows
+    return row_of[row_of >= 0]

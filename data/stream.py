@@ -10,11 +10,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.errors import UserError
 from configs.schema import DataConfig
 from data.cache import PixelCache
 from data.dataset import Dataset, as_views
 from data.sampling import Sample, Sampler
+from data.shares import Shares
 from data.views import Batch, Views
 
 Pixels = NDArray[np.uint8]
@@ -58,15 +58,11 @@ class CaptureStream(Iterator[Batch]):
         start: int = 0,
         pin: bool = False,
     ) -> None:
-        parts = world_size * accumulation
-        if config.batch_size % parts:
-            what = f"{config.batch_size} captures cannot be shared by {world_size} ranks x {accumulation} micro-batches"
-            raise UserError(what, where="data.batch_size", hint=f"take a multiple of {parts}")
-        self.sampler = Sampler(dataset.index, dataset.fingerprint, config, seed)
+        self.shares = Shares(config.batch_size, world_size, accumulation, start)
+        self.sampler = Sampler([(dataset.index, dataset.fingerprint)], config, seed)
         self.waited = 0.0
         self._dataset, self._config, self._pin = dataset, config, pin
-        self._rank, self._parts, self._world = rank, parts, world_size
-        self._start, self._next = start, 0
+        self._rank, self._next = rank, 0
         self._cache = PixelCache(config.cache_mb * 2**20)
         self._ahead: deque[Future[Batch]] = deque()
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(config.readers, "headway-data")
@@ -101,11 +97,8 @@ class CaptureStream(Iterator[Batch]):
 
     def samples(self, number: int) -> tuple[list[Sample], int]:
         """Micro-batch `number` of this rank, counted from `start`, and the samples consumed once it is done."""
-        size, per_step = self._config.batch_size // self._parts, self._parts // self._world
-        step, micro = divmod(number, per_step)
-        batch_start = self._start + step * self._config.batch_size
-        first = batch_start + (micro * self._world + self._rank) * size
-        return self.sampler.samples(batch_start, first, size), batch_start + (micro + 1) * self._world * size
+        part = self.shares.micro_batch(self._rank, number)
+        return self.sampler.samples(part.batch_start, part.first, part.count), part.consumed
 
     def _submit(self, pool: ThreadPoolExecutor, number: int) -> Future[Batch]:
         """Start a micro-batch. The pool works in order, so a batch's parts have all begun when it waits for them."""
@@ -114,12 +107,15 @@ class CaptureStream(Iterator[Batch]):
         return pool.submit(self._assemble, samples, parts, consumed)
 
     def _load(self, sample: Sample) -> Loaded:
-        views = [*sample.source, *(view for view in sample.target if view not in sample.source)]
-        images, masks = self._dataset.pixels(sample.row, views, self._config.image_size, self._cache)
-        if len(views) == len(sample.source) + len(sample.target):
-            return images, masks
-        chosen = [views.index(view) for view in (*sample.source, *sample.target)]
-        return images[chosen], masks[chosen]
+        wanted = [(sample.source_row, view) for view in sample.source]
+        wanted += [(sample.target_row, view) for view in sample.target]
+        found: dict[tuple[int, int], Loaded] = {}
+        for row in {sample.source_row, sample.target_row}:
+            views = sorted({view for its, view in wanted if its == row})
+            images, masks = self._dataset.pixels(row, views, self._config.image_size, self._cache)
+            found |= {(row, view): (images[place], masks[place]) for place, view in enumerate(views)}
+        images, masks = zip(*(found[each] for each in wanted), strict=True)
+        return np.stack(images), np.stack(masks)
 
     def _assemble(self, samples: list[Sample], parts: list[Future[Loaded]], consumed: int) -> Batch:
         images, masks = (np.stack(part) for part in zip(*(part.result() for part in parts), strict=True))
@@ -127,12 +123,15 @@ class CaptureStream(Iterator[Batch]):
         batch = Batch(
             source=self._views(images[:, :sources], masks[:, :sources], samples, "source"),
             target=self._views(images[:, sources:], masks[:, sources:], samples, "target"),
-            names=tuple(self._dataset.index.text("name", sample.row) for sample in samples),
+            names=tuple(self._dataset.index.text("name", sample.source_row) for sample in samples),
             consumed=consumed,
         )
         return batch.pin() if self._pin else batch
 
     def _views(self, images: Pixels, masks: Pixels, samples: list[Sample], kind: str) -> Views:
         size = self._config.image_size
-        calibrations = [self._dataset.calibration(sample.row, list(getattr(sample, kind)), size) for sample in samples]
+        calibrations = [
+            self._dataset.calibration(getattr(sample, f"{kind}_row"), list(getattr(sample, kind)), size)
+            for sample in samples
+        ]
         return as_views(images, masks, calibrations, size)

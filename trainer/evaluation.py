@@ -15,7 +15,7 @@ from configs import Config, UserError
 from configs.objectives.reconstruction import LpipsConfig
 from data.dataset import Dataset
 from data.order import digest
-from data.sampling import draw_views
+from data.viewpoints import draw_views
 from data.views import Views
 from models.system import Forward, composite, predict
 from trainer.distributed import Distributed, broadcast_object, gather_objects, initialise

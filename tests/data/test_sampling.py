@@ -1,101 +1,221 @@
-"""Views are drawn by pure functions: disjoint, spread where asked, alike on every rank."""
+"""Samples are pure functions of their position: of what, from which dataset, through which cameras."""
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs import UserError
 from configs.schema import DataConfig
-from data.sampling import Sampler, draw_views
+from data import Dataset, commit, write_shard
+from data.sampling import Sampler
 
-KEYS = st.integers(0, 2**64 - 1)
-METHODS = st.sampled_from(["uniform", "spread"])
-
-
-@given(st.integers(1, 12), st.integers(1, 12), METHODS, KEYS)
-def test_targets_are_never_sources(ring, sources, targets, method, key):
-    source, target = draw_views(ring(24), sources, targets, method=method, key=key)
-    assert len(set(source)) == sources
-    assert len(set(target)) == targets
-    assert not set(source) & set(target)
-    assert set(source) | set(target) <= set(range(24))
+SMALL = {"batch_size": 4, "source_views": (1, 3), "target_views": 2}
 
 
-@given(st.integers(1, 6), METHODS, KEYS)
-def test_source_views_may_supervise_where_the_config_says_so(ring, sources, method, key):
-    source, target = draw_views(ring(6), sources, 6, method=method, target_sources=True, key=key)
-    assert set(target) == set(range(6))
-    assert len(set(source)) == sources
+def sampler_of(*datasets: Dataset, seed: int = 0, **changes) -> Sampler:
+    config = DataConfig.model_validate({**SMALL, **changes})
+    return Sampler([(dataset.index, dataset.fingerprint) for dataset in datasets], config, seed)
 
 
-@given(KEYS)
-def test_four_spread_sources_of_sixteen_see_the_head_from_all_sides(ring, key):
-    centers = ring(16)
-    source, _ = draw_views(centers, 4, 4, method="spread", key=key)
-    azimuth = np.sort(np.degrees(np.arctan2(centers[list(source), 0], centers[list(source), 2])))
-    gaps = np.diff(azimuth, append=azimuth[0] + 360)
-    assert gaps.max() < 160
-    assert (gaps + np.roll(gaps, 1)).min() > 89
+def mixed(*others, **changes) -> dict:
+    return {"mixture": [{"url": "memory://x", **other} for other in others], **changes}
 
 
-@given(KEYS, st.integers(1, 7))
-def test_a_frontal_rig_is_spread_from_end_to_end(ring, key, sources):
-    """The half circle behind the head has no cameras: sectors must not straddle it."""
-    centers = ring(14, -np.pi / 2, np.pi / 2)
-    source, _ = draw_views(centers, sources, 2, method="spread", key=key)
-    sectors = [place * sources // 14 for place in source]
-    assert sorted(sectors) == list(range(sources)) or sources in (3, 4, 5, 6)
-    assert np.diff(sorted(source)).min(initial=99) >= 1
-    if sources == 2:
-        assert min(source) < 7 <= max(source)
+@pytest.fixture(scope="module")
+def people(tmp_path_factory, make_capture) -> Dataset:
+    """Five people; person n has n + 1 frames and six cameras."""
+    url = str(tmp_path_factory.mktemp("people"))
+    write_shard(
+        url, 0, (make_capture(7 * i + f, subject=f"s{i}", frame=f"f{f}") for i in range(5) for f in range(i + 1))
+    )
+    commit(url)
+    return Dataset.open(url)
 
 
-@given(KEYS)
-def test_the_first_two_of_spread_sources_are_far_apart(ring, key):
-    centers = ring(16)
-    source, _ = draw_views(centers, 4, 4, method="spread", key=key)
-    first, second = (centers[view] / np.linalg.norm(centers[view]) for view in source[:2])
-    assert np.degrees(np.arccos(np.clip(first @ second, -1, 1))) > 85
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory, make_capture) -> Dataset:
+    """Three people of one frame and eight cameras."""
+    url = str(tmp_path_factory.mktemp("strangers"))
+    write_shard(url, 0, (make_capture(50 + i, views=8) for i in range(3)))
+    commit(url)
+    return Dataset.open(url)
 
 
-def test_every_camera_is_drawn_about_equally_often(ring):
-    for method in ("uniform", "spread"):
-        drawn = [draw_views(ring(16), 4, 4, method=method, key=7919 * key) for key in range(2000)]
-        for part in (0, 1):
-            counts = np.bincount([view for draw in drawn for view in draw[part]], minlength=16)
-            assert counts.min() > 380
-            assert counts.max() < 630
+def test_too_few_cameras_are_named(people):
+    with pytest.raises(
+        UserError, match=r"data\.source_views: .*capture s\d_f\d: needs 8 cameras \(4 source, 4 target\)"
+    ):
+        sampler_of(people, source_views=(2, 4), target_views=4)
+    with pytest.raises(UserError, match=r"needs 10 cameras .*2 nearest to each source left out.*it has 6"):
+        sampler_of(people, source_views=2, target_views=4, target_sampling="nearest_excluded", nearest_excluded=2)
 
 
-def test_too_few_cameras_are_named(ring, make_dataset):
-    with pytest.raises(UserError, match="needs 8 cameras"):
-        draw_views(ring(6), 4, 4, method="uniform", key=0)
-    dataset = make_dataset(3, views=6)
-    with pytest.raises(UserError, match=r"data\.source_views: .*capture person00\d_0: needs 8 cameras"):
-        Sampler(dataset.index, dataset.fingerprint, DataConfig(source_views=(2, 4), target_views=4), seed=0)
-
-
-def test_the_number_of_sources_belongs_to_the_global_batch(make_dataset):
-    dataset = make_dataset(5)
-    config = DataConfig(batch_size=4, source_views=(1, 4), target_views=2)
-    sampler = Sampler(dataset.index, dataset.fingerprint, config, seed=0)
+def test_the_number_of_sources_belongs_to_the_global_batch(people):
+    sampler = sampler_of(people, source_views=(1, 4))
     counts = []
     for start in range(0, 160, 4):
         whole = sampler.samples(start, start, 4)
-        parts = sampler.samples(start, start, 2) + sampler.samples(start, start + 2, 2)
-        assert whole == parts
+        assert whole == sampler.samples(start, start, 2) + sampler.samples(start, start + 2, 2)
         counts.append({len(sample.source) for sample in whole})
-    assert all(len(count) == 1 for count in counts)
+        assert counts[-1] == {sampler.source_views(start)}
     assert set.union(*counts) == {1, 2, 3, 4}
 
 
-def test_the_same_capture_is_seen_with_other_views_in_the_next_epoch(make_dataset):
-    dataset = make_dataset(4)
-    sampler = Sampler(dataset.index, dataset.fingerprint, DataConfig(source_views=(3, 3), target_views=3), seed=0)
-    draws = {}
-    for sample in sampler.samples(0, 0, 40):
-        draws.setdefault(sample.row, set()).add((sample.source, sample.target))
+def test_the_same_capture_is_seen_with_other_views_in_the_next_epoch(people):
+    draws: dict[int, set] = {}
+    for sample in sampler_of(people, source_views=3, target_views=3).samples(0, 0, 150):
+        assert sample.target_row == sample.source_row
+        draws.setdefault(sample.source_row, set()).add((sample.source, sample.target))
     assert all(len(drawn) > 5 for drawn in draws.values())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 12), st.integers(1, 11))
+def test_any_split_of_a_batch_gives_the_same_samples(people, strangers, start, count, cut):
+    sampler = sampler_of(people, strangers, **mixed({"weight": 0.5}, other_frame=0.5))
+    whole = sampler.samples(start, start, count)
+    cut = min(cut, count)
+    assert whole == sampler.samples(start, start, cut) + sampler.samples(start, start + cut, count - cut)
+    assert [sample.position for sample in whole] == list(range(start, start + count))
+
+
+def test_each_dataset_of_a_mixture_has_its_own_epochs(people, strangers):
+    sampler = sampler_of(people, strangers, **mixed({"weight": 3}, train_weight=1))
+    assert sampler.epochs == (15, 3)
+    samples = sampler.samples(0, 0, 1024)
+    for dataset, share, length in ((0, 256, 15), (1, 768, 3)):
+        rows = [sample.source_row for sample in samples if sample.dataset == dataset]
+        assert len(rows) == share
+        whole = np.array(rows[: share - share % length]).reshape(-1, length)
+        assert (np.sort(whole, axis=1) == np.arange(length)).all()
+
+
+def test_a_mixture_does_not_reorder_its_datasets(people, strangers):
+    alone = [sample.source_row for sample in sampler_of(people).samples(0, 0, 60)]
+    beside = sampler_of(people, strangers, **mixed({})).samples(0, 0, 200)
+    assert [sample.source_row for sample in beside if sample.dataset == 0][:60] == alone
+
+
+def test_fingerprints_name_data_weights_and_subsets(people, strangers):
+    assert sampler_of(people, subjects=3).fingerprint == people.fingerprint
+    marks = [
+        sampler_of(people, strangers, **mixed({})).fingerprint,
+        sampler_of(strangers, people, **mixed({})).fingerprint,
+        sampler_of(people, strangers, **mixed({"weight": 2})).fingerprint,
+        sampler_of(people, strangers, **mixed({"subjects": 2})).fingerprint,
+        sampler_of(people, strangers, **mixed({}, train_weight=2)).fingerprint,
+    ]
+    assert len({*marks, people.fingerprint}) == 6
+    assert {len(mark) for mark in marks} == {64}
+
+
+def test_the_same_captures_twice_are_refused(people):
+    with pytest.raises(UserError, match=r"data\.mixture: .* holds the same captures as .*\n.*raise its weight"):
+        sampler_of(people, people, **mixed({}))
+    sampler_of(people, people, **mixed({"subjects": 2}))
+
+
+def test_too_many_subjects_of_a_mixture_name_their_key(people, strangers):
+    with pytest.raises(UserError, match=r"data\.mixture\.0\.subjects: asks for 4 subjects, the dataset has 3"):
+        sampler_of(people, strangers, **mixed({"subjects": 4}))
+
+
+def test_one_frame_of_each_subject_an_epoch(people):
+    sampler = sampler_of(people, frames="one")
+    assert sampler.epochs == (5,)
+    numbers = [people.index.subject_numbers[s.source_row] for s in sampler.samples(0, 0, 50)]
+    assert (np.sort(np.array(numbers).reshape(10, 5), axis=1) == np.arange(5)).all()
+
+
+def test_targets_of_another_frame_are_of_the_same_subject(people):
+    subjects = people.index.subject_numbers
+    samples = sampler_of(people, other_frame=1).samples(0, 0, 300)
+    for sample in samples:
+        assert subjects[sample.source_row] == subjects[sample.target_row]
+        assert (sample.source_row == sample.target_row) == (subjects[sample.source_row] == 0)  # who has one frame
+        assert not set(sample.source) & set(sample.target)
+    pairs = {(s.source_row, s.target_row) for s in samples}
+    assert len(pairs) > 40
+
+
+def test_a_share_of_the_targets_is_of_another_frame(people):
+    samples = sampler_of(people, other_frame=0.25).samples(0, 0, 3000)
+    several = [s for s in samples if people.index.subject_numbers[s.source_row] > 0]
+    assert np.mean([s.source_row != s.target_row for s in several]) == pytest.approx(0.25, abs=0.03)
+    same = [s for s in several if s.source_row == s.target_row]
+    plain = {s.position: s for s in sampler_of(people).samples(0, 0, 3000)}
+    assert all(plain[s.position] == s for s in same)
+
+
+def test_fixed_cameras_go_by_name(people):
+    names = people.index.rig(0).cameras
+    sampler = sampler_of(
+        people,
+        source_views=(1, 2),
+        source_sampling="fixed",
+        source_cameras=["Cam4", "Cam1", "Cam0"],
+        target_sampling="fixed",
+        target_cameras=["Cam5", "Cam4"],
+    )
+    for sample in sampler.samples(0, 0, 20):
+        assert [names[view] for view in sample.source] == ["Cam4", "Cam1"][: len(sample.source)]
+        assert [names[view] for view in sample.target] == ["Cam5", "Cam4"]
+
+
+@pytest.mark.parametrize("kind", ["source", "target"])
+def test_a_capture_without_a_fixed_camera_is_refused_by_name(people, kind):
+    cameras = {f"{kind}_sampling": "fixed", f"{kind}_cameras": ["Cam1", "Cam2", "Kam3"]}
+    match = rf"data\.{kind}_cameras: .*capture s\d_f\d: missing camera 'Kam3'\n.*did you mean 'Cam3'"
+    with pytest.raises(UserError, match=match):
+        sampler_of(people, **cameras)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source_sampling": "fixed"}, "source_cameras: names 0 cameras, source_views asks for 3"),
+        ({"target_sampling": "fixed", "target_cameras": ["a"]}, "target_cameras: names 1 cameras, .* asks for 2"),
+        ({"source_cameras": ["a"]}, "only source_sampling: fixed reads it"),
+        ({"target_sampling": "fixed", "target_cameras": ["a", "a"]}, "a camera is named twice"),
+        ({"mixture": [{"url": "x", "weight": 0}]}, "greater than 0"),
+        ({"mixture": [{"weight": 1}]}, "url"),
+        ({"mixture": [{"url": "x", "wieght": 1}]}, "wieght"),
+        ({"frames": "some"}, "'all' or 'one'"),
+        ({"other_frame": 1.5}, "less than or equal to 1"),
+    ],
+)
+def test_wrong_settings_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DataConfig.model_validate({**SMALL, **changes})
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(0, 10**6), st.integers(1, 3))
+def test_replacements_try_every_capture_of_the_dataset_once(people, strangers, position, sources):
+    sampler = sampler_of(people, strangers, **mixed({}))
+    sample = sampler.samples(position - position % 4, position, 1)[0]
+    chain = [sampler.replacement(sample, attempt, sources) for attempt in range(1, sampler.epochs[sample.dataset])]
+    rows = [sample.source_row, *(other.source_row for other in chain)]
+    assert sorted(rows) == list(range(sampler.epochs[sample.dataset]))
+    for other in chain:
+        assert (other.position, other.dataset, len(other.source)) == (position, sample.dataset, sources)
+        assert not set(other.source) & set(other.target)
+
+
+def test_replacements_are_the_same_on_every_rank_and_do_not_need_the_chain(people):
+    sample = sampler_of(people).samples(4, 6, 1)[0]
+    here = [sampler_of(people).replacement(sample, attempt, 2) for attempt in (1, 2, 3)]
+    other = sampler_of(people)
+    assert [other.replacement(sample, attempt, 2) for attempt in (3, 2, 1)] == here[::-1]
+    assert len({(s.source, s.target) for s in here}) > 1
+
+
+def test_a_sampler_travels_between_processes(people):
+    sampler = sampler_of(people)
+    samples = sampler.samples(0, 0, 8)
+    assert pickle.loads(pickle.dumps(sampler)).samples(0, 0, 8) == samples

@@ -124,7 +124,7 @@ def test_the_last_batch_of_an_epoch_runs_on_into_the_next(make_dataset):
 
 
 def test_source_views_may_be_targets(make_dataset):
-    config = config_of(source_views=(6, 6), target_views=6, target_sources=True)
+    config = config_of(source_views=(6, 6), target_views=6, target_sampling="any")
     batch = take(make_dataset(2), config, 1)[0]
     order = [
         [int((side.cameras.centers[0, v] - c).norm(dim=-1).argmin()) for v in range(6)]

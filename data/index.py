@@ -142,6 +142,10 @@ class Index:
         rows, starts = self._subject_rows
         return rows[starts[subject] : starts[subject + 1]]
 
+    def siblings(self, row: int) -> NDArray[np.int64]:
+        """Rows of all captures of the subject of a row."""
+        return self.rows_of(int(self.subject_numbers[row]))
+
     def row(self, name: str) -> int:
         """Row of the capture called `name`, or of the only capture of the subject called so."""
         row = pc.index(self.names, name).as_py()

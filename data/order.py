@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UserError
-from data.index import Index
 
 Integers = NDArray[np.int64]
 Words = NDArray[np.uint64]
@@ -68,22 +68,31 @@ class Permutation:
         return left + self._a * right
 
 
+class Subjects(Protocol):
+    """What an order asks of an index: everybody's names, and of each row the number of its subject."""
+
+    @property
+    def subjects(self) -> Sequence[str]: ...
+    @property
+    def subject_numbers(self) -> NDArray[np.int32]: ...
+
+
 class Captures:
     """The captures that a run draws from, subject after subject, in memory that grows with runs of rows only.
 
     Args:
         first: row of the index at which each run of neighbouring rows begins.
         length: rows in each run.
-        subject_starts: captures before each subject, and all captures at the end.
+        subject_starts: captures before each subject, and all captures at the end; a range where subjects are alike.
     """
 
-    def __init__(self, first: Integers, length: Integers, subject_starts: Integers) -> None:
+    def __init__(self, first: Integers, length: Integers, subject_starts: Integers | range) -> None:
         self._first = first
         self._starts = np.concatenate([[0], np.cumsum(length)])
         self.subject_starts = subject_starts
 
     @classmethod
-    def of(cls, index: Index, subjects: int | None = None, where: str = "data.subjects") -> Captures:
+    def of(cls, index: Subjects, subjects: int | None = None, where: str = "data.subjects") -> Captures:
         """All captures of a dataset, or those of the first `subjects` of the nested order; `where` names the key.
 
         Raises:
@@ -155,7 +164,7 @@ class SampleOrder:
 
     def _frame(self, subjects: Integers, epochs: Integers) -> Integers:
         """Places of the frames that these subjects show in these epochs."""
-        starts = self.captures.subject_starts
+        starts = np.asarray(self.captures.subject_starts)
         counts = starts[subjects + 1] - starts[subjects]
         turns, places = np.divmod(epochs, counts)
         root = np.array([digest(*self._root, "frames")], np.uint64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from configs.errors import UserError
 from configs.schema import DataConfig
 from data.capture import camera_centers
-from data.index import Index
+from data.index import Rig
 from data.mixture import Mixture
 from data.order import Captures, SampleOrder, digest
 from data.viewpoints import Viewpoints, cameras_needed, draw_views
@@ -42,6 +43,23 @@ class Sample:
     target: tuple[int, ...]
 
 
+class Catalogue(Protocol):
+    """What sampling asks of an index (`data.index.Index`)."""
+
+    where: str
+
+    @property
+    def subjects(self) -> Sequence[str]: ...
+    @property
+    def subject_numbers(self) -> NDArray[np.int32]: ...
+    @property
+    def rig_numbers(self) -> NDArray[np.int32]: ...
+    def rig(self, row: int) -> Rig: ...
+    def view_counts(self) -> NDArray[np.int32]: ...
+    def siblings(self, row: int) -> NDArray[np.int64]: ...
+    def text(self, column: str, row: int) -> str: ...
+
+
 class Sampler:
     """Computes any sample of the run from its position. Safe to share between threads, to fork and to pickle.
 
@@ -49,36 +67,41 @@ class Sampler:
         parts: index and fingerprint of `data.train`, then of each dataset of `data.mixture`.
         config: how captures and views are drawn.
         seed: the run's.
+        captures: what to draw from in each part, where that is known without looking.
 
     Attributes:
         fingerprint: names the data and their shares; that of the dataset where there is only one.
+        orders: of the samples of each dataset.
+        shares: of the samples that come from each dataset.
 
     Raises:
         UserError: a capture with too few cameras or without a camera that is asked for, or more subjects asked for
             than there are.
     """
 
-    def __init__(self, parts: Sequence[tuple[Index, str]], config: DataConfig, seed: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[Catalogue, str]],
+        config: DataConfig,
+        seed: int,
+        captures: Sequence[Captures] | None = None,
+    ) -> None:
         subjects = [config.subjects, *(other.subjects for other in config.mixture)]
         weights = [config.train_weight, *(other.weight for other in config.mixture)]
         self._config, self._seed = config, seed
-        self._indexes = [index for index, _ in parts]
-        named = [(mark, count, weight) for (_, mark), count, weight in zip(parts, subjects, weights, strict=True)]
+        self._indexes, marks = [index for index, _ in parts], [mark for _, mark in parts]
+        named = list(zip(marks, subjects, weights, strict=True))
         _check_twins(named, self._indexes)
-        self.fingerprint = parts[0][1] if len(parts) == 1 else hashlib.sha256(repr(named).encode()).hexdigest()
+        self.fingerprint = marks[0] if len(parts) == 1 else hashlib.sha256(repr(named).encode()).hexdigest()
         self._mixture = Mixture(weights, seed)
-        self._orders = [
-            SampleOrder(Captures.of(index, count, where=f"data.{key}"), mark, seed, config.frames)
-            for (index, mark), count, key in zip(parts, subjects, _subject_keys(len(parts)), strict=True)
-        ]
-        for index, order in zip(self._indexes, self._orders, strict=True):
-            _check_cameras(index, order.captures, config)
+        self.shares = self._mixture.counts / self._mixture.counts.sum()
+        if captures is None:
+            keys = ["data.subjects", *(f"data.mixture.{number}.subjects" for number in range(len(config.mixture)))]
+            captures = [Captures.of(*part) for part in zip(self._indexes, subjects, keys, strict=True)]
+        for index, chosen in zip(self._indexes, captures, strict=True):
+            _check_cameras(index, chosen, config)
+        self.orders = [SampleOrder(*part, seed, config.frames) for part in zip(captures, marks, strict=True)]
         self._rigs: dict[tuple[int, int], Viewpoints] = {}
-
-    @property
-    def epochs(self) -> tuple[int, ...]:
-        """Samples in an epoch of each dataset."""
-        return tuple(len(order) for order in self._orders)
 
     def source_views(self, batch_start: int) -> int:
         """How many source views the global batch that starts at this position has, on every rank."""
@@ -92,7 +115,7 @@ class Sampler:
         rows = np.empty(count, np.int64)
         for dataset in np.unique(datasets):
             its = datasets == dataset
-            rows[its] = self._orders[dataset].at(places[its])
+            rows[its] = self.orders[dataset].at(places[its])
         drawn = zip(datasets.tolist(), rows.tolist(), strict=True)
         return [
             self._sample(first + number, dataset, row, sources, first + number)
@@ -109,7 +132,7 @@ class Sampler:
             sources: how many source views the batch has.
         """
         datasets, places = self._mixture.at(np.array([sample.position]))
-        order = self._orders[int(datasets[0])]
+        order = self.orders[int(datasets[0])]
         row = order.at(np.array([order.after(int(places[0]), attempt)]))[0]
         return self._sample(sample.position, int(datasets[0]), int(row), sources, sample.position, attempt)
 
@@ -133,7 +156,7 @@ class Sampler:
         """Another frame of the subject where the draw says so and there is one."""
         index = self._indexes[dataset]
         draw = digest("target frame", self._seed, *key)
-        rows = index.rows_of(int(index.subject_numbers[row]))
+        rows = index.siblings(row)
         if len(rows) < 2 or (draw >> 32) >= self._config.other_frame * 2**32:
             return row
         others = rows[rows != row]
@@ -153,11 +176,7 @@ class Sampler:
         return found
 
 
-def _subject_keys(count: int) -> list[str]:
-    return ["subjects", *(f"mixture.{number}.subjects" for number in range(count - 1))]
-
-
-def _check_twins(named: Sequence[tuple[str, int | None, float]], indexes: Sequence[Index]) -> None:
+def _check_twins(named: Sequence[tuple[str, int | None, float]], indexes: Sequence[Catalogue]) -> None:
     seen: dict[tuple[str, int | None], str] = {}
     for (mark, subjects, _), index in zip(named, indexes, strict=True):
         if (mark, subjects) in seen:
@@ -166,7 +185,7 @@ def _check_twins(named: Sequence[tuple[str, int | None, float]], indexes: Sequen
         seen[mark, subjects] = index.where
 
 
-def _check_cameras(index: Index, captures: Captures, config: DataConfig) -> None:
+def _check_cameras(index: Catalogue, captures: Captures, config: DataConfig) -> None:
     """Every capture has the cameras that any draw may ask for, or is named."""
     samples = _one_row_of_each_rig(index, captures)
     for key in ("source_cameras", "target_cameras"):
@@ -187,8 +206,10 @@ def _check_cameras(index: Index, captures: Captures, config: DataConfig) -> None
         raise UserError(f"needs {needed} cameras ({what}), it has {counts.min()}", where=where, hint=hint)
 
 
-def _one_row_of_each_rig(index: Index, captures: Captures) -> NDArray[np.int64]:
+def _one_row_of_each_rig(index: Catalogue, captures: Captures) -> NDArray[np.int64]:
     numbers = index.rig_numbers
+    if not numbers.any():
+        return captures.rows(np.zeros(1, np.int64))
     row_of = np.full(int(numbers.max()) + 1, -1, np.int64)
     for start in range(0, len(captures), _BLOCK):
         rows = captures.rows(np.arange(start, min(start + _BLOCK, len(captures))))

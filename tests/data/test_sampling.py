@@ -86,7 +86,8 @@ def test_any_split_of_a_batch_gives_the_same_samples(people, strangers, start, c
 
 def test_each_dataset_of_a_mixture_has_its_own_epochs(people, strangers):
     sampler = sampler_of(people, strangers, **mixed({"weight": 3}, train_weight=1))
-    assert sampler.epochs == (15, 3)
+    assert [len(order) for order in sampler.orders] == [15, 3]
+    assert sampler.shares.tolist() == [0.25, 0.75]
     samples = sampler.samples(0, 0, 1024)
     for dataset, share, length in ((0, 256, 15), (1, 768, 3)):
         rows = [sample.source_row for sample in samples if sample.dataset == dataset]
@@ -127,7 +128,7 @@ def test_too_many_subjects_of_a_mixture_name_their_key(people, strangers):
 
 def test_one_frame_of_each_subject_an_epoch(people):
     sampler = sampler_of(people, frames="one")
-    assert sampler.epochs == (5,)
+    assert len(sampler.orders[0]) == 5
     numbers = [people.index.subject_numbers[s.source_row] for s in sampler.samples(0, 0, 50)]
     assert (np.sort(np.array(numbers).reshape(10, 5), axis=1) == np.arange(5)).all()
 
@@ -199,9 +200,9 @@ def test_wrong_settings_are_named(changes, message):
 def test_replacements_try_every_capture_of_the_dataset_once(people, strangers, position, sources):
     sampler = sampler_of(people, strangers, **mixed({}))
     sample = sampler.samples(position - position % 4, position, 1)[0]
-    chain = [sampler.replacement(sample, attempt, sources) for attempt in range(1, sampler.epochs[sample.dataset])]
+    chain = [sampler.replacement(sample, attempt, sources) for attempt in range(1, len(sampler.orders[sample.dataset]))]
     rows = [sample.source_row, *(other.source_row for other in chain)]
-    assert sorted(rows) == list(range(sampler.epochs[sample.dataset]))
+    assert sorted(rows) == list(range(len(sampler.orders[sample.dataset])))
     for other in chain:
         assert (other.position, other.dataset, len(other.source)) == (position, sample.dataset, sources)
         assert not set(other.source) & set(other.target)

@@ -69,12 +69,17 @@ class Permutation:
 
 
 class Subjects(Protocol):
-    """What an order asks of an index: everybody's names, and of each row the number of its subject."""
+    """What an order asks of an index."""
 
     @property
-    def subjects(self) -> Sequence[str]: ...
+    def subjects(self) -> Sequence[str]:
+        """Everybody's names."""
+        ...
+
     @property
-    def subject_numbers(self) -> NDArray[np.int32]: ...
+    def subject_numbers(self) -> NDArray[np.int32]:
+        """Of each row, the number in `subjects` of its subject."""
+        ...
 
 
 class Captures:

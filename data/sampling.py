@@ -15,7 +15,7 @@ from configs.schema import DataConfig
 from data.capture import camera_centers
 from data.index import Rig
 from data.mixture import Mixture
-from data.order import Captures, SampleOrder, digest
+from data.order import Captures, SampleOrder, Subjects, digest
 from data.viewpoints import Viewpoints, cameras_needed, draw_views
 
 _RIGS_KEPT = 512  # geometries of rigs in memory; a rig of 80 cameras takes 100 kB
@@ -43,21 +43,31 @@ class Sample:
     target: tuple[int, ...]
 
 
-class Catalogue(Protocol):
+class Catalogue(Subjects, Protocol):
     """What sampling asks of an index (`data.index.Index`)."""
 
     where: str
 
     @property
-    def subjects(self) -> Sequence[str]: ...
-    @property
-    def subject_numbers(self) -> NDArray[np.int32]: ...
-    @property
-    def rig_numbers(self) -> NDArray[np.int32]: ...
-    def rig(self, row: int) -> Rig: ...
-    def view_counts(self) -> NDArray[np.int32]: ...
-    def siblings(self, row: int) -> NDArray[np.int64]: ...
-    def text(self, column: str, row: int) -> str: ...
+    def rig_numbers(self) -> NDArray[np.int32]:
+        """Of each row, the number of its rig."""
+        ...
+
+    def rig(self, row: int) -> Rig:
+        """The cameras of a row."""
+        ...
+
+    def view_counts(self) -> NDArray[np.int32]:
+        """How many cameras saw each capture."""
+        ...
+
+    def siblings(self, row: int) -> NDArray[np.int64]:
+        """Rows of all captures of the subject of a row."""
+        ...
+
+    def text(self, column: str, row: int) -> str:
+        """`name`, `subject` or `frame` of a row."""
+        ...
 
 
 class Sampler:

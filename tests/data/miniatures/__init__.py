@@ -1,0 +1,1 @@
+"""Data sets in miniature, in their exact layout on disk, of a scene whose every point is known."""

@@ -1,0 +1,39 @@
+"""An S3 server in this process, as fixtures to import."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+_BUCKETS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[dict[str, str]]:
+    """The environment in which clients find it."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testkey",
+        "AWS_SECRET_ACCESS_KEY": "very-secret-key",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of a new bucket."""
+    import botocore.session
+
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    name = f"ingest-{next(_BUCKETS)}"
+    botocore.session.get_session().create_client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"

@@ -101,6 +101,18 @@ def read_nerfstudio(
     return next(capture for capture in found if frame in (None, capture.frame))
 
 
+def read_as_given(folder: str | Path) -> Capture:
+    """A folder's first moment in the file's own frame, its cameras believed: to look at (`headway data check-cameras`).
+
+    Raises:
+        UserError: as `read_nerfstudio`, but for cameras and images that do not fit together.
+    """
+    source = Source(folder)
+    tree = _read_tree(source, "")
+    frame, named = next(iter(_moments(tree).items()))
+    return _read_capture(source, "", tree, named, _word(Path(source.where()).name), frame)[0]
+
+
 def captures_in(source: Source) -> list[str]:
     """The source itself (as an empty path) where it holds transforms, else the folders in it that do."""
     if _json_files(source, ""):

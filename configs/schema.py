@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from configs.section import Section, kind_schema
+from configs.store import StoreConfig
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -82,9 +83,15 @@ class DataConfig(Section):
         description="share of samples whose targets come from another frame of the same subject, where it has one",
     )
     prefetch: int = Field(default=2, ge=0, description="batches prepared ahead")
-    readers: Positive = Field(default=1, description="threads that fetch and decode in each worker")
+    readers: Positive = Field(default=1, description="threads that decode in each worker or loader process")
+    loaders: int = Field(default=0, ge=0, description="processes that load for each worker; 0 loads in its own threads")
     cache_mb: int = Field(default=512, ge=0, description="decoded views kept in memory by each worker, MiB")
     verify: bool = Field(default=True, description="check the checksum of every member read")
+    bad_share: Fraction = Field(default=0.01, description="share of members read that may be bad before the run stops")
+    quarantine: str | None = Field(
+        default=None, description="file of members known to be bad, a name per line, as `headway data verify` writes it"
+    )
+    store: StoreConfig = StoreConfig()
 
     @field_validator("source_views", mode="before")
     @classmethod
@@ -225,7 +232,8 @@ class Config(Section):
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name what is trained; where it runs and is logged do not count."""
-        content = self.model_dump(mode="json", exclude={"cluster", "tracking"})
+        """Twelve hexadecimal digits that name what is trained; where it runs, is logged and how it reads do not count."""
+        speed = {"store", "prefetch", "readers", "loaders", "cache_mb", "verify"}
+        content = self.model_dump(mode="json", exclude={"cluster": True, "tracking": True, "data": speed})
         content["run"] = {"seed": self.run.seed, "threads": self.run.threads}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

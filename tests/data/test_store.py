@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
-import itertools
 import os
 import pickle
+import threading
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from configs import UserError
-from data.store import BadMember, Range, Span, Store, StoreError, coalesce
+from configs.store import StoreConfig
+from data.store import BadMember, Buffer, Cost, Range, Store, StoreError, coalesce, reader
+from data.store.latency import HedgePolicy, Latency
+from data.store.transport import Transport, open_transport
 from data.urls import check_url
 
 CONTENT = bytes(range(256)) * 64
@@ -49,19 +55,49 @@ def test_ranges_come_in_the_order_asked(store):
     assert store.read_ranges([]) == []
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 5000)), max_size=40), st.integers(0, 10**5))
-def test_spans_cover_every_range_and_little_else(places, gap):
+@st.composite
+def costs(draw) -> Cost:
+    return Cost(draw(st.floats(0, 0.1)), draw(st.floats(0, 1e-6)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 5000)), max_size=40), costs())
+def test_spans_cover_every_range(places, cost):
     wanted = [Range(f"{start % 3}.tar", start, length, 0, "") for start, length in places]
-    spans = coalesce(wanted, gap)
+    spans = coalesce(wanted, cost)
     assert sorted(index for span in spans for index in span.ranges) == list(range(len(wanted)))
     for span in spans:
         inside = [wanted[index] for index in span.ranges]
         assert {r.path for r in inside} == {span.path}
         assert span.start == min(r.offset for r in inside)
         assert span.stop == max(r.offset + r.length for r in inside)
-        assert span.stop - span.start <= sum(r.length for r in inside) + gap * (len(inside) - 1)
-    for one, two in itertools.pairwise(spans):
-        assert one.path != two.path or two.start - one.stop > gap
+
+
+def members(size: int, chosen: Sequence[int]) -> list[Range]:
+    """Images of `size` bytes, one behind the other with their headers."""
+    return [Range("a.tar", 512 + view * (size + 512), size, 0, f"m{view}") for view in chosen]
+
+
+@given(st.sets(st.integers(0, 30), min_size=1, max_size=12), costs())
+def test_no_other_gap_is_cheaper(views, cost):
+    wanted = members(50_000, sorted(views))
+    bill = lambda spans: cost.of(len(spans), sum(span.stop - span.start for span in spans))  # noqa: E731
+    best = bill(coalesce(wanted, cost))
+    by_one = coalesce(wanted, Cost(0.0, 1.0))
+    whole = coalesce(wanted, Cost(1.0, 0.0))
+    assert best <= min(bill(by_one), bill(whole)) * 1.0001 + 1e-12
+
+
+def test_a_link_that_is_narrow_is_asked_for_what_is_needed_only():
+    wanted = members(54_000, [0, 2, 3, 5, 8, 9, 12, 15])
+    spans = coalesce(wanted, Cost(request=4e-4, byte=1.6e-8))
+    assert sum(span.stop - span.start for span in spans) <= 1.01 * 8 * 54_000
+    assert len(spans) == 6
+
+
+def test_a_far_store_is_asked_for_few_large_pieces():
+    assert len(coalesce(members(54_000, range(0, 16, 2)), Cost(request=5e-3, byte=1e-9))) == 1
+    huge = [Range("a.tar", start * 10**6, 10**6, 0, "") for start in range(40)]
+    assert all(span.stop - span.start <= 8 * 2**20 for span in coalesce(huge, Cost(1.0, 0.0)))
 
 
 def test_a_flipped_byte_is_never_handed_over(store):
@@ -81,46 +117,127 @@ def test_a_shard_cut_short_is_a_bad_member(store):
 
 
 def test_a_missing_shard_is_named_at_once(store):
-    with pytest.raises(StoreError, match=r"nowhere\.tar, member m0"):
+    with pytest.raises(StoreError, match=r"nowhere\.tar"):
         store.read_ranges(ranges_of([(0, 10)], "nowhere.tar"))
 
 
-class Coughing(Store):
-    """A store whose first answers are wrong: an error, half a body, a flipped byte."""
+class Coughing:
+    """A transport whose first answers are wrong: an error, half a body, a flipped byte, none at all."""
 
-    def __init__(self, url: str, deadline: float = 60.0) -> None:
-        super().__init__(url, deadline)
-        self.coughs: list[str] = []
-        self.asked: list[Span] = []
+    def __init__(self, inner: Transport, coughs: list[str]) -> None:
+        self.inner, self.coughs, self.down_until = inner, coughs, 0.0
+        self.asked: list[tuple[int, int]] = []
 
-    def _fetch(self, spans: Sequence[Span]) -> list[bytes | Exception]:
-        self.asked += spans
-        answers = super()._fetch(spans)
-        if self.coughs:
-            answers[0] = self.spoil(self.coughs.pop(0), answers[0])
-        return answers
+    async def get(self, path: str, start: int, stop: int) -> Buffer:
+        self.asked.append((start, stop))
+        if time.monotonic() < self.down_until:
+            raise ConnectionRefusedError("nobody listens")
+        answer = bytes(await self.inner.get(path, start, stop))
+        how = self.coughs.pop(0) if self.coughs else ""
+        if how == "503":
+            raise OSError("503 slow down")
+        if how == "stall":
+            await asyncio.sleep(30)
+        return {"half": answer[: len(answer) // 2], "flip": b"x" + answer[1:]}.get(how, answer)
 
-    def spoil(self, how: str, answer: bytes | Exception) -> bytes | Exception:
-        assert isinstance(answer, bytes)
-        return {"503": OSError("503 slow down"), "half": answer[: len(answer) // 2], "flip": b"x" + answer[1:]}[how]
+    async def read(self, path: str) -> Buffer:
+        return await self.inner.read(path)
+
+    async def close(self) -> None:
+        await self.inner.close()
 
 
-def test_a_coughing_store_is_asked_again_for_what_is_missing_only(tmp_path):
-    store = Coughing(str(tmp_path))
-    store.write("a.tar", CONTENT)
-    store.coughs = ["503", "flip", "503", "half"]
+@pytest.fixture
+def coughing(tmp_path, monkeypatch) -> Iterator[Callable[..., tuple[Store, Coughing]]]:
+    opened: list[Store] = []
+
+    def make(coughs: list[str], **settings: float) -> tuple[Store, Coughing]:
+        made: list[Coughing] = []
+
+        def open_coughing(*place: Any) -> Coughing:
+            made.append(Coughing(open_transport(*place), coughs))
+            return made[0]
+
+        monkeypatch.setattr(reader, "open_transport", open_coughing)
+        store = Store(f"memory://{tmp_path.name}", StoreConfig.model_validate(settings), tell=told.append)
+        store.write("a.tar", CONTENT)
+        store.read("a.tar")
+        opened.append(store)
+        return store, made[0]
+
+    told: list[str] = []
+    make.told = told  # type: ignore[attr-defined]
+    yield make
+    for store in opened:
+        store.close()
+
+
+def test_a_coughing_store_is_asked_again_for_what_is_missing_only(coughing):
+    store, transport = coughing(["503", "flip", "503", "half"])
     wanted = ranges_of([(100, 50), (10_000, 20)])
     assert store.read_ranges(wanted) == [CONTENT[100:150], CONTENT[10_000:10_020]]
-    assert [span.start for span in store.asked] == [100, 10_000, 100, 100, 100, 100]
+    assert transport.asked == [(100, 10_020)] * 2 + [(100, 150)] * 3
+    assert store.traffic.failures == 2
 
 
-def test_a_dead_store_is_given_up_at_the_deadline(tmp_path):
-    store = Coughing(str(tmp_path), deadline=0.3)
-    store.write("a.tar", CONTENT)
-    store.coughs = ["503"] * 1000
-    with pytest.raises(StoreError, match=r"did not answer in \d+ attempts; last: OSError: 503"):
+def test_a_dead_store_is_given_up_at_the_deadline(coughing):
+    store, transport = coughing(["503"] * 1000, deadline=0.3)
+    with pytest.raises(StoreError, match=r"a\.tar: the store did not answer in \d+ attempts; last: OSError: 503"):
         store.read_ranges(ranges_of([(0, 10)]))
-    assert len(store.asked) < 10
+    assert len(transport.asked) < 10
+
+
+def test_a_store_that_is_down_is_waited_for_and_told_about(coughing):
+    store, transport = coughing([], deadline=10, patience=60)
+    transport.down_until = time.monotonic() + 5
+    wanted = [store.fetch(ranges_of([(start, 10)])) for start in range(0, 12_000, 600)]
+    assert [bytes(one.result()[0]) for one in wanted] == [CONTENT[s : s + 10] for s in range(0, 12_000, 600)]
+    assert "does not answer (ConnectionRefusedError: nobody listens); waiting" in coughing.told[0]
+    assert "answers again after" in coughing.told[-1]
+
+
+def test_patience_with_a_store_that_is_down_ends(coughing):
+    store, _ = coughing(["503"] * 10_000, deadline=5, patience=1)
+    wanted = [store.fetch(ranges_of([(start, 10)])) for start in range(0, 12_000, 600)]
+    with pytest.raises(StoreError, match=r"has not answered for|did not answer"):
+        [one.result() for one in wanted]
+
+
+def test_a_slow_request_is_overtaken_by_a_second_one(coughing):
+    store, transport = coughing([""] * 200 + ["stall"], timeout=60)
+    for start in range(200):
+        store.read_ranges(ranges_of([(start, 10)]))
+    began = time.monotonic()
+    assert store.read_ranges(ranges_of([(500, 10)])) == [CONTENT[500:510]]
+    assert time.monotonic() - began < 10
+    assert store.traffic.hedges >= 1
+    assert len(transport.asked) == 201 + store.traffic.hedges
+
+
+def test_second_requests_are_a_small_share(coughing):
+    policy = HedgePolicy(Latency())
+    spent = 0
+    for _ in range(2000):
+        policy.begin()
+        spent += policy.spend()
+    assert 100 <= spent <= 0.05 * 2000 + 16
+
+
+def test_without_hedges_a_stalled_request_is_repeated_after_its_timeout(coughing):
+    store, transport = coughing(["stall"], hedge=False, timeout=0.2)
+    assert store.read_ranges(ranges_of([(500, 10)])) == [CONTENT[500:510]]
+    assert store.traffic.hedges == 0
+    assert transport.asked == [(500, 510)] * 2
+
+
+def test_closing_ends_what_is_under_way(coughing):
+    store, _ = coughing(["stall"] * 50, hedge=False)
+    waiting = [store.fetch(ranges_of([(start, 10)])) for start in range(0, 5000, 500)]
+    began = time.monotonic()
+    store.close()
+    assert time.monotonic() - began < 5
+    assert all(one.done() for one in waiting)
+    assert threading.active_count() < 20
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

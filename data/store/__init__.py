@@ -1,0 +1,7 @@
+"""Bytes beneath one URL: ranged reads that are verified, hedged, cached and patient; writes that appear whole."""
+
+from data.store.errors import BadMember, StoreError
+from data.store.ranges import Buffer, Cost, Range, Span, coalesce
+from data.store.store import Store
+
+__all__ = ["BadMember", "Buffer", "Cost", "Range", "Span", "Store", "StoreError", "coalesce"]

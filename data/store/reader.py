@@ -1,0 +1,309 @@
+"""Many verified reads in flight in one process: retries under a deadline, hedges, a circuit; on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from configs.errors import UserError
+from configs.store import StoreConfig
+from data.store.circuit import Circuit, Tell
+from data.store.disk import DiskCache
+from data.store.errors import BadMember, Refused, StoreError, describe
+from data.store.latency import HedgePolicy, Latency
+from data.store.ranges import TYPICAL, Buffer, Cost, Range, Span, coalesce, cut
+from data.store.transport import Transport, open_transport
+
+T = TypeVar("T")
+REREADS = 4  # attempts for a member whose bytes are wrong before it counts as bad
+_PROBES, _PROBE_BYTES = 4, 2**20
+_THREADS = 16  # for clients that block, and for writing to the disk cache
+
+# obstore's threads abort an interpreter that ends while they run.
+_OPEN: weakref.WeakSet[Reader] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    for reader in list(_OPEN):
+        reader.close()
+
+
+@dataclass
+class Traffic:
+    """What a reader has asked for, counted since it was made.
+
+    Attributes:
+        requests: first requests; `hedges` second ones, `failures` those that came to nothing.
+        bytes_asked: of all requests; `bytes_needed` of members in them.
+        from_cache: bytes of members that the disk cache had.
+    """
+
+    requests: int = 0
+    hedges: int = 0
+    failures: int = 0
+    bytes_asked: int = 0
+    bytes_needed: int = 0
+    from_cache: int = 0
+
+
+class Reader:
+    """Reads from one store for all threads of one process.
+
+    Args:
+        url: names the store in messages; `scheme` and `root` are its parts.
+        settings: patience and speed.
+        tell: is given one line when the store goes away and when it comes back.
+    """
+
+    def __init__(self, url: str, settings: StoreConfig, tell: Tell) -> None:
+        scheme, _, root = url.partition("://")
+        self._url, self._settings = url, settings
+        self.traffic, self.latency = Traffic(), Latency()
+        self.cost = TYPICAL
+        self._measured = scheme == "memory"
+        self._hedge = HedgePolicy(self.latency)
+        self._cache = _open_cache(url, settings)
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "headway-store"))
+        self._thread = threading.Thread(target=self._loop.run_forever, name="headway-store", daemon=True)
+        self._thread.start()
+        self._transport, self._circuit, self._slots = self._wait(self._start(scheme, root, tell))
+        self._measuring = asyncio.Lock()
+        self._owner = os.getpid()
+        _OPEN.add(self)
+
+    async def _start(self, scheme: str, root: str, tell: Tell) -> tuple[Transport, Circuit, asyncio.Semaphore]:
+        settings = self._settings
+        transport = open_transport(scheme, root, settings.timeout)
+        circuit = Circuit(self._url, settings.patience, min(settings.deadline, settings.patience), tell)
+        return transport, circuit, asyncio.Semaphore(settings.in_flight)
+
+    def read(self, path: str) -> bytes:
+        """A whole file; raises FileNotFoundError or StoreError."""
+
+        async def ask() -> Buffer:
+            return await self._transport.read(path)
+
+        return bytes(self._wait(self._patiently(ask, f"{self._url}/{path}")))
+
+    def fetch(self, ranges: Sequence[Range], verify: bool) -> Future[list[Buffer]]:
+        """Members' bytes in the order asked; the future raises BadMember or StoreError."""
+        kept = {index: self._cached(part) for index, part in enumerate(ranges)} if self._cache else {}
+        hits = {index: data for index, data in kept.items() if data is not None}
+        return asyncio.run_coroutine_threadsafe(self._members(ranges, hits, verify), self._loop)
+
+    def close(self) -> None:
+        """End every request, the thread and all connections. Safe to call twice; nothing in a forked child."""
+        if self._loop.is_closed() or self._owner != os.getpid():
+            return
+        with contextlib.suppress(Exception):
+            self._wait(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+        if self._cache:
+            self._cache.close()
+
+    async def _stop(self) -> None:
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self._transport.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _cached(self, part: Range) -> bytes | None:
+        assert self._cache is not None
+        data = self._cache.get(part)
+        self.traffic.from_cache += len(data) if data else 0
+        return data
+
+    async def _members(self, ranges: Sequence[Range], hits: dict[int, bytes], verify: bool) -> list[Buffer]:
+        found: dict[int, Buffer] = dict(hits)
+        missing = [index for index in range(len(ranges)) if index not in found]
+        if missing and not self._measured:
+            await self._measure(ranges[missing[0]])
+        # A wrong member is asked for again alone, so that its neighbours are not fetched with it.
+        cost, errors = self.cost, {}
+        for attempt in range(REREADS):
+            if attempt:
+                await asyncio.sleep(0.05 * 2**attempt * random.uniform(0.5, 1.5))
+                cost = Cost(request=0.0, byte=1.0)
+            wanted = [ranges[index] for index in missing]
+            spans = coalesce(wanted, cost)
+            self.traffic.bytes_needed += sum(part.length for part in wanted) if attempt == 0 else 0
+            blobs = await _all([self._span(span) for span in spans])
+            errors = {}
+            for span, blob in zip(spans, blobs, strict=True):
+                for place in span.ranges:
+                    try:
+                        found[missing[place]] = cut(blob, span, wanted[place], verify)
+                    except BadMember as error:
+                        errors[missing[place]] = error
+            if not errors:
+                break
+            missing = sorted(errors)
+        if errors:
+            raise errors[min(errors)]
+        if self._cache:
+            self._keep(ranges, {index: data for index, data in found.items() if index not in hits})
+        return [found[index] for index in range(len(ranges))]
+
+    def _keep(self, ranges: Sequence[Range], fresh: dict[int, Buffer]) -> None:
+        """Write to the disk cache beside the loop."""
+        cache = self._cache
+        assert cache is not None
+
+        def put() -> None:
+            for index, data in fresh.items():
+                cache.put(ranges[index], data)
+
+        if fresh:
+            self._loop.run_in_executor(None, put)
+
+    async def _span(self, span: Span) -> Buffer:
+        async def ask() -> Buffer:
+            return await self._hedged(span)
+
+        where = f"{self._url}/{span.path}"
+        try:
+            return await self._patiently(ask, where)
+        except FileNotFoundError:
+            raise StoreError("the shard is missing", where=where, hint="copy the dataset again") from None
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]], where: str) -> T:
+        """Ask until there is an answer: jittered exponential pauses, a deadline, and the circuit's patience."""
+        spent, attempts = 0.0, 0
+        while True:
+            async with self._slots:
+                await self._circuit.ready()
+                began = time.monotonic()
+                try:
+                    return await self._answer(ask(), where)
+                except (UserError, FileNotFoundError):
+                    raise
+                except Exception as error:
+                    last = error
+            attempts += 1
+            pause = min(5.0, 0.05 * 2**attempts) * random.uniform(0.5, 1.5)
+            # While nobody gets an answer the circuit's patience counts, not this read's.
+            spent += 0.0 if self._circuit.is_open else time.monotonic() - began + pause
+            if spent > self._settings.deadline:
+                what = f"the store did not answer in {attempts} attempts; last: {describe(last)}"
+                raise StoreError(what, where=where) from None
+            await asyncio.sleep(0.0 if self._circuit.is_open else pause)
+
+    async def _answer(self, asked: Awaitable[T], where: str) -> T:
+        """The answer to one request; tells the circuit how it went."""
+        try:
+            answer = await asked
+        except asyncio.CancelledError:
+            self._circuit.let_go()
+            raise
+        except FileNotFoundError:
+            self._circuit.succeeded()
+            raise FileNotFoundError(where) from None
+        except Refused as error:
+            self._circuit.succeeded()
+            raise StoreError(f"cannot be read ({error})", where=where) from None
+        except Exception as error:
+            self._circuit.failed(error)
+            self.traffic.failures += 1
+            raise
+        self._circuit.succeeded()
+        return answer
+
+    async def _hedged(self, span: Span) -> Buffer:
+        """A span's bytes; by a second request where the first is slow and the budget allows."""
+        self.traffic.requests += 1
+        if not self._settings.hedge:
+            return await self._request(span)
+        delay = self._hedge.begin()
+        first = asyncio.ensure_future(self._request(span))
+        racing = {first}
+        try:
+            done, _ = await asyncio.wait(racing, timeout=None if delay == float("inf") else delay)
+            if not done and self._hedge.spend():
+                self.traffic.hedges += 1
+                racing.add(asyncio.ensure_future(self._request(span)))
+            return await _fastest(racing)
+        finally:
+            for task in racing:
+                task.cancel()
+
+    async def _request(self, span: Span) -> Buffer:
+        began = time.monotonic()
+        self.traffic.bytes_asked += span.stop - span.start
+        async with asyncio.timeout(self._settings.timeout):
+            data = await self._transport.get(span.path, span.start, span.stop)
+        self.latency.add(time.monotonic() - began)
+        return data
+
+    async def _measure(self, part: Range) -> None:
+        """Time small requests and a few large ones, as many at once as later; once per process."""
+        async with self._measuring:
+            if self._measured:
+                return
+            self._measured = True
+            many = min(32, self._settings.in_flight)
+            tiny, large = (part.offset, part.offset + 1), (0, _PROBE_BYTES)
+            try:
+                await self._time(part.path, tiny, 1)
+                request, _ = await self._time(part.path, tiny, many)
+                seconds, count = await self._time(part.path, large, _PROBES)
+            except Exception:  # what is wrong shows in the read itself, which knows how to wait
+                return
+            if count > _PROBES:
+                self.cost = Cost(request / many, max(seconds - request / many, 1e-6) / count)
+
+    async def _time(self, path: str, where: tuple[int, int], many: int) -> tuple[float, int]:
+        """Seconds and bytes of `many` equal requests at once."""
+        began = time.monotonic()
+        async with asyncio.timeout(self._settings.timeout):
+            blobs = await asyncio.gather(*(self._transport.get(path, *where) for _ in range(many)))
+        return time.monotonic() - began, sum(len(blob) for blob in blobs)
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Every result; the first error ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+
+
+async def _fastest(racing: set[asyncio.Task[Buffer]]) -> Buffer:
+    """The first result; an error only when nobody is left."""
+    pending = set(racing)
+    while True:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        errors = [task.exception() for task in done]
+        for task, error in zip(done, errors, strict=True):
+            if error is None:
+                return task.result()
+        if not pending:
+            raise next(error for error in errors if error is not None)
+
+
+def _open_cache(url: str, settings: StoreConfig) -> DiskCache | None:
+    if settings.cache_dir is None:
+        return None
+    return DiskCache(settings.cache_dir, url, int(settings.cache_gb * 1e9))

@@ -79,7 +79,7 @@ class Selection:
         Raises:
             UserError: a wanted one that is not there.
         """
-        return _chosen(sorted(set(names)), self.subjects, "subject", where)[: self.most_subjects]
+        return choose(sorted(set(names)), self.subjects, "subject", where)[: self.most_subjects]
 
     def choose_cameras(self, names: Iterable[str], where: str) -> list[str]:
         """Those of `names` that are wanted, in their order.
@@ -87,7 +87,7 @@ class Selection:
         Raises:
             UserError: a wanted one that is not there.
         """
-        return _chosen(list(names), self.cameras, "camera", where)
+        return choose(list(names), self.cameras, "camera", where)
 
     def choose_frames(self, frames: Sequence[Item]) -> list[Item]:
         """Every n-th of a sequence's frames, the first few of those."""
@@ -355,7 +355,12 @@ def _few(lines: list[str], most: int = 12) -> list[str]:
     return [f"  {line}" for line in lines[:most]] + more
 
 
-def _chosen(names: list[str], patterns: tuple[str, ...], kind: str, where: str) -> list[str]:
+def choose(names: list[str], patterns: Sequence[str], kind: str, where: str) -> list[str]:
+    """Those of `names` that one of the patterns fits, in their order; all without patterns.
+
+    Raises:
+        UserError: a pattern that fits none.
+    """
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise UserError(f"no {kind} is called {pattern!r}", where=where, hint=nearest(pattern, names))

@@ -41,6 +41,11 @@ class Mixture:
         self.pattern: NDArray[np.int64] = owner[order]
         self._turn: Integers = turn[order]
 
+    @property
+    def shares(self) -> list[float]:
+        """Of the samples that come from each dataset; together 1."""
+        return (self.counts / self.counts.sum()).tolist()
+
     def at(self, positions: Integers) -> tuple[Integers, Integers]:
         """Number of the dataset, and place in its own endless sequence, of each position."""
         blocks, places = np.divmod(np.asarray(positions, np.int64), len(self.pattern))

@@ -81,8 +81,8 @@ class Sampler:
 
     Attributes:
         fingerprint: names the data and their shares; that of the dataset where there is only one.
+        mixture: whose turn each position is.
         orders: of the samples of each dataset.
-        shares: of the samples that come from each dataset.
 
     Raises:
         UserError: a capture with too few cameras or without a camera that is asked for, or more subjects asked for
@@ -103,8 +103,7 @@ class Sampler:
         named = list(zip(marks, subjects, weights, strict=True))
         _check_twins(named, self._indexes)
         self.fingerprint = marks[0] if len(parts) == 1 else hashlib.sha256(repr(named).encode()).hexdigest()
-        self._mixture = Mixture(weights, seed)
-        self.shares = self._mixture.counts / self._mixture.counts.sum()
+        self.mixture = Mixture(weights, seed)
         if captures is None:
             keys = ["data.subjects", *(f"data.mixture.{number}.subjects" for number in range(len(config.mixture)))]
             captures = [Captures.of(*part) for part in zip(self._indexes, subjects, keys, strict=True)]
@@ -121,7 +120,7 @@ class Sampler:
     def samples(self, batch_start: int, first: int, count: int) -> list[Sample]:
         """Samples `first`.. of the sequence, `count` of them, in the global batch that starts at `batch_start`."""
         sources = self.source_views(batch_start)
-        datasets, places = self._mixture.at(np.arange(first, first + count))
+        datasets, places = self.mixture.at(np.arange(first, first + count))
         rows = np.empty(count, np.int64)
         for dataset in np.unique(datasets):
             its = datasets == dataset
@@ -141,7 +140,7 @@ class Sampler:
                 epoch, until all have been tried.
             sources: how many source views the batch has.
         """
-        datasets, places = self._mixture.at(np.array([sample.position]))
+        datasets, places = self.mixture.at(np.array([sample.position]))
         order = self.orders[int(datasets[0])]
         row = order.at(np.array([order.after(int(places[0]), attempt)]))[0]
         return self._sample(sample.position, int(datasets[0]), int(row), sources, sample.position, attempt)

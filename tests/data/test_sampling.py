@@ -87,7 +87,7 @@ def test_any_split_of_a_batch_gives_the_same_samples(people, strangers, start, c
 def test_each_dataset_of_a_mixture_has_its_own_epochs(people, strangers):
     sampler = sampler_of(people, strangers, **mixed({"weight": 3}, train_weight=1))
     assert [len(order) for order in sampler.orders] == [15, 3]
-    assert sampler.shares.tolist() == [0.25, 0.75]
+    assert sampler.mixture.shares == [0.25, 0.75]
     samples = sampler.samples(0, 0, 1024)
     for dataset, share, length in ((0, 256, 15), (1, 768, 3)):
         rows = [sample.source_row for sample in samples if sample.dataset == dataset]

@@ -32,6 +32,9 @@ class Shares:
     it, so the ranks together see the same samples in the same order whatever their number; and every rank has the
     same number of micro-batches of the same size.
 
+    Attributes:
+        start: samples consumed by all ranks together so far, at the end of a step.
+
     Raises:
         UserError: a batch that cannot be shared.
     """

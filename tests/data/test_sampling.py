@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import pickle
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from configs import UserError
 from configs.schema import DataConfig
 from data import Dataset, commit, write_shard
 from data.sampling import Sampler
+from data.shares import Shares
 
 SMALL = {"batch_size": 4, "source_views": (1, 3), "target_views": 2}
 
@@ -82,6 +85,41 @@ def test_any_split_of_a_batch_gives_the_same_samples(people, strangers, start, c
     cut = min(cut, count)
     assert whole == sampler.samples(start, start, cut) + sampler.samples(start, start + cut, count - cut)
     assert [sample.position for sample in whole] == list(range(start, start + count))
+
+
+LIVES = st.lists(st.tuples(st.integers(1, 16), st.integers(0, 4), st.integers(1, 3)), min_size=1, max_size=4)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@given(lives=LIVES, accumulation=st.integers(1, 2), seed=st.integers(0, 5))
+def test_global_batches_are_the_same_for_any_ranks_workers_and_kills(people, strangers, lives, accumulation, seed):
+    """Each life has its own number of ranks and workers, does a few steps and is killed; the next goes on."""
+    size = math.lcm(*(world for world, _, _ in lives)) * accumulation
+    steps = [steps for _, _, steps in lives]
+    assume(size * sum(steps) <= 1500)
+    sampler = sampler_of(people, strangers, **mixed({}), seed=seed, source_views=(1, 4))
+    alone = [sampler.samples(start, start, size) for start in range(0, size * sum(steps), size)]
+    start, lived = 0, []
+    for world, workers, count in lives:
+        shares = Shares(size, world, accumulation, start)
+        ranks = [loaded(sampler, shares, rank, workers, count * accumulation) for rank in range(world)]
+        assert {len(rank) for rank in ranks} == {count * accumulation}
+        for step in range(count):
+            micro = range(step * accumulation, (step + 1) * accumulation)
+            lived.append([sample for number in micro for rank in ranks for sample in rank[number]])
+        start += count * size
+    assert lived == alone
+    for dataset, order in enumerate(sampler.orders):
+        rows = [sample.source_row for batch in lived for sample in batch if sample.dataset == dataset]
+        for epoch in range(len(rows) // len(order)):
+            assert sorted(rows[epoch * len(order) : (epoch + 1) * len(order)]) == list(range(len(order)))
+
+
+def loaded(sampler: Sampler, shares: Shares, rank: int, workers: int, count: int) -> list[list]:
+    """A rank's micro-batches as a loader gives them whose workers take turns."""
+    own = itertools.cycle([shares.numbers(worker, workers) for worker in range(max(workers, 1))])
+    parts = [shares.micro_batch(rank, next(next(own))) for _ in range(count)]
+    return [sampler.samples(part.batch_start, part.first, part.count) for part in parts]
 
 
 def test_each_dataset_of_a_mixture_has_its_own_epochs(people, strangers):

@@ -88,13 +88,14 @@ class Captures:
     Args:
         first: row of the index at which each run of neighbouring rows begins.
         length: rows in each run.
-        subject_starts: captures before each subject, and all captures at the end; a range where subjects are alike.
+        subject_starts: captures before each subject, and all captures at the end; a range from 0 where all subjects
+            have the same number but the last, who may have fewer.
     """
 
     def __init__(self, first: Integers, length: Integers, subject_starts: Integers | range) -> None:
         self._first = first
         self._starts = np.concatenate([[0], np.cumsum(length)])
-        self.subject_starts = subject_starts
+        self._subject_starts = subject_starts
 
     @classmethod
     def of(cls, index: Subjects, subjects: int | None = None, where: str = "data.subjects") -> Captures:
@@ -121,7 +122,18 @@ class Captures:
     @property
     def subjects(self) -> int:
         """Of how many people."""
-        return len(self.subject_starts) - 1
+        return len(self._subject_starts) - 1
+
+    @property
+    def most_frames(self) -> int:
+        """Captures of the subject that has most."""
+        starts = self._subject_starts
+        return min(starts.step, len(self)) if isinstance(starts, range) else int(np.diff(starts).max())
+
+    def before(self, subjects: Integers) -> Integers:
+        """Captures before each of these subjects; before one past the last, all."""
+        starts = self._subject_starts
+        return np.minimum(subjects * starts.step, len(self)) if isinstance(starts, range) else starts[subjects]
 
     def rows(self, places: Integers) -> Integers:
         """Rows of the index at these places, 0 to `len` - 1."""
@@ -169,12 +181,12 @@ class SampleOrder:
 
     def _frame(self, subjects: Integers, epochs: Integers) -> Integers:
         """Places of the frames that these subjects show in these epochs."""
-        starts = np.asarray(self.captures.subject_starts)
-        counts = starts[subjects + 1] - starts[subjects]
+        first = self.captures.before(subjects)
+        counts = self.captures.before(subjects + 1) - first
         turns, places = np.divmod(epochs, counts)
         root = np.array([digest(*self._root, "frames")], np.uint64)
         keys = _mix(_mix(root ^ subjects.astype(np.uint64)) + _GOLDEN * turns.astype(np.uint64))
-        return starts[subjects] + Permutation(counts, keys)(places)
+        return first + Permutation(counts, keys)(places)
 
 
 def nested_subjects(subjects: Sequence[str], count: int | None = None, where: str = "data.subjects") -> list[int]:

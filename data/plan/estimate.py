@@ -91,9 +91,7 @@ def _datasets(demand: Demand, batch: int, steps: int, each: PerSample) -> tuple[
 
 def _turns(order: SampleOrder) -> int:
     """Epochs until every capture has come."""
-    if len(order) == len(order.captures):
-        return 1
-    return int(np.diff(np.asarray(order.captures.subject_starts)).max())
+    return 1 if len(order) == len(order.captures) else order.captures.most_frames
 
 
 def _rates(

@@ -65,9 +65,7 @@ class RegularIndex:
     def captures(self) -> Captures:
         """All of them, as a sampler wants to know them."""
         count, frames = self.numbers.captures, self.numbers.frames
-        starts = range(0, count + frames, frames)
-        whole = count % frames == 0
-        return Captures(np.array([0]), np.array([count]), starts if whole else np.minimum(starts, count))
+        return Captures(np.array([0]), np.array([count]), range(0, count + frames, frames))
 
     @property
     def shards(self) -> int:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from configs import Config, UserError, load_config
 from data import Dataset
+from data.order import Captures
 from data.plan.demand import Asked, Demand
 from data.plan.estimate import make_plan
 from data.plan.holding import made_up, on_ranks, open_holdings
@@ -63,6 +64,10 @@ def test_described_members_lie_one_behind_the_other_in_their_shards(captures, fr
     assert max(ends.values()) <= index.per_shard * index.capture_bytes
     assert len(index.captures) == captures
     assert index.captures.subjects == len(index.subjects) == -(-captures // frames)
+    by_hand = Captures.of(index)
+    everybody = np.arange(len(index.subjects) + 1)
+    np.testing.assert_array_equal(by_hand.before(everybody), index.captures.before(everybody))
+    assert by_hand.most_frames == index.captures.most_frames
 
 
 def test_a_described_dataset_is_like_a_real_one(make_dataset):

@@ -1,0 +1,1 @@
+"""Looking at datasets: what they hold, and whether their cameras are right."""

@@ -115,7 +115,7 @@ def _none(_: Viewpoints, __: Viewpoints, ___: list[int], ____: int) -> Collectio
 
 
 def _seen(rig: Viewpoints, seen_by: Viewpoints, source: list[int], _: int) -> Collection[int]:
-    return source if rig is seen_by else _nearest(rig, seen_by, source, 0)
+    return set(source) if rig is seen_by else _nearest(rig, seen_by, source, 0)
 
 
 def _nearest(rig: Viewpoints, seen_by: Viewpoints, source: list[int], count: int) -> Collection[int]:
@@ -191,7 +191,8 @@ def draw_views(
         return tuple(source), tuple(other.fixed_targets[:targets])
     excluded = EXCLUDED[target_method](other, rig, source, exclude)
     shuffled = np.argsort(draws[rig.count : -1], kind="stable").tolist()
-    return tuple(source), tuple([view for view in shuffled if view not in excluded][:targets])
+    allowed = (view for view in shuffled if view not in excluded)
+    return tuple(source), tuple(itertools.islice(allowed, targets))
 
 
 def _around(centers: Floats) -> Integers:

@@ -41,6 +41,7 @@ class RegularIndex:
         where: names it in messages.
         capture_bytes: of a capture in its shard.
         per_shard: captures of a shard.
+        rig_numbers: of each row, the number of its rig: one for all.
     """
 
     def __init__(self, numbers: Numbers) -> None:
@@ -49,6 +50,7 @@ class RegularIndex:
         self._view_bytes = _padded(numbers.image_bytes) + (_padded(numbers.mask_bytes) if numbers.mask_bytes else 0)
         self.capture_bytes = 4 * _BLOCK + numbers.views * self._view_bytes
         self.per_shard = max(1, numbers.shard_bytes // self.capture_bytes)
+        self.rig_numbers: NDArray[np.int32] = np.broadcast_to(np.int32(0), numbers.captures)
         angle = 2 * np.pi * np.arange(numbers.views) / numbers.views
         centers = np.stack([np.sin(angle), 0.2 * np.cos(3 * angle), np.cos(angle)], axis=1)
         self._rig = Rig(
@@ -81,11 +83,6 @@ class RegularIndex:
     def subject_numbers(self) -> NDArray[np.int32]:
         """Of each row, the number of its subject."""
         return np.arange(len(self), dtype=np.int32) // self.numbers.frames
-
-    @property
-    def rig_numbers(self) -> NDArray[np.int32]:
-        """Of each row, the number of its rig: one for all."""
-        return np.broadcast_to(np.int32(0), len(self))
 
     def rig(self, row: int) -> Rig:
         """The cameras of a row."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from configs.errors import UserError
 from data.capture import Capture, camera_centers, check_intrinsics
-from data.images import MAX_PIXELS, SUFFIXES, encode_jpeg
+from data.images import ImageHeader, decode, encode_jpeg, read_header
 from data.ingest.archive import Zip, open_zip
 from data.ingest.job import Selection, Unit, choose, split
 from data.ingest.lens import undistort
@@ -39,7 +39,7 @@ class Ava256:
 
     Attributes:
         segments: names or patterns of segments, such as `EXP_*`; empty for all.
-        lenses: `undistort` resamples every image to a pinhole's; `ignore` keeps bytes and error.
+        lenses: `undistort` resamples every image to a pinhole's; `ignore` keeps the AVIF bytes, and the error.
         quality: of the JPEGs that are written where bytes cannot be kept.
     """
 
@@ -178,21 +178,20 @@ class _Moment:
         where = f"{self.where}, camera {name}"
         lens, data = self.calibration[name], self.images[name].read(self._member(name))
         bent = bool(np.any(lens.distortion)) and self.format.lenses == "undistort"
-        # A size before a decode: a small file may claim a huge picture.
-        size = _avif_size(data, where)
+        header = _header(data, where)
+        size = (header.height, header.width)
         K = scale_intrinsics(lens.K, NATIVE, size, where)
         notes = (
             [] if size == NATIVE else [f"intrinsics: scaled from {NATIVE[1]} x {NATIVE[0]} to {size[1]} x {size[0]}"]
         )
-        if not bent and "avif" in SUFFIXES:
+        if not bent:
             left = ["lenses: distortion was ignored, images are as they were"] if np.any(lens.distortion) else []
             return data, K, size, notes + left
-        pixels = _decode_avif(data, where)
-        if bent:
-            pixels = undistort(pixels, K, lens.distortion)
-            notes.append(f"lenses: undistorted, and written as JPEG of quality {self.format.quality}")
-        else:
-            notes.append(f"images: AVIF was written as JPEG of quality {self.format.quality}; distortion was ignored")
+        try:
+            pixels = undistort(decode(data), K, lens.distortion)
+        except ValueError as error:
+            raise UserError(f"broken image: {error}", where=where) from None
+        notes.append(f"lenses: undistorted, and written as JPEG of quality {self.format.quality}")
         return encode_jpeg(pixels, self.format.quality), K, size, notes
 
 
@@ -261,27 +260,14 @@ def _optional(stack: contextlib.ExitStack, source: Source, path: str) -> Zip | N
     return stack.enter_context(open_zip(source, path)) if source.is_file(path) else None
 
 
-def _avif_size(data: bytes, where: str) -> tuple[int, int]:
-    from PIL import Image
-
+def _header(data: bytes, where: str) -> ImageHeader:
     try:
-        with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
-            width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"broken image: no AVIF ({error})", where=where) from None
-    if width * height > MAX_PIXELS:
-        raise UserError(f"an image of {width} x {height} pixels is too large", where=where)
-    return height, width
-
-
-def _decode_avif(data: bytes, where: str) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=["AVIF"]) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+        header = read_header(data)
+    except ValueError as error:
         raise UserError(f"broken image: {error}", where=where) from None
+    if header.suffix != "avif":
+        raise UserError(f"broken image: {header.suffix}, not AVIF", where=where)
+    return header
 
 
 def _few(names: list[str], most: int = 10) -> str:

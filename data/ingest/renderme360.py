@@ -25,7 +25,7 @@ from data.ingest.extrinsics import find_direction
 from data.ingest.hdf5 import Hdf5, open_hdf5
 from data.ingest.job import Selection, Unit, choose, split
 from data.ingest.lens import undistort
-from data.ingest.parse import Floats, matrix, rigid, scale_intrinsics, stamp
+from data.ingest.parse import Floats, inverse, matrix, rigid, scale_intrinsics, stamp
 from data.ingest.source import Source
 
 FRAMES_PER_UNIT = 32
@@ -210,7 +210,7 @@ class _Part:
 
     def _direction(self, cameras: list[str], K: Floats, RT: Floats) -> tuple[Floats, list[str]]:
         if self.form.extrinsics != "auto":
-            forward = RT if self.form.extrinsics == "world_to_camera" else np.linalg.inv(RT)
+            forward = RT if self.form.extrinsics == "world_to_camera" else np.stack([inverse(one) for one in RT])
             return forward, [f"cameras: RT was taken as {self.form.extrinsics.replace('_', '-')}, as told"]
         for name in self.names("Keypoints3d"):
             points = self._keypoints3d(int(name)) if name.isdigit() else None
@@ -251,8 +251,8 @@ class _Part:
         size, notes, K = (header.height, header.width), [], lens.K
         if self.resolution is not None and sorted(size) != sorted(self.resolution):
             # The order of the attribute is not documented; the image knows whether it is upright.
-            stated = (min(self.resolution), max(self.resolution))
-            stated = stated if size[0] < size[1] else stated[::-1]
+            short, long = min(self.resolution), max(self.resolution)
+            stated = (short, long) if size[0] < size[1] else (long, short)
             K = scale_intrinsics(K, stated, size, where)
             notes.append(f"intrinsics: scaled from {stated[1]} x {stated[0]} to {size[1]} x {size[0]}")
         if bent and self.form.lenses == "undistort":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,33 +18,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Source = Annotated[str, typer.Argument(help="where the data lie: a folder, file:// or s3://; read in place")]
-Out = Annotated[str, typer.Option(help="dataset to write: a folder, file:// or s3://")]
-Subjects = Annotated[str, typer.Option(help="only these: names or patterns, such as 306,31*")]
-First = Annotated[int, typer.Option(min=0, help="at most so many subjects, the first by name; 0 for all")]
-Cameras = Annotated[str, typer.Option(help="only these: names or patterns, with commas between")]
-Every = Annotated[int, typer.Option(min=1, help="every n-th frame of a sequence")]
-Frames = Annotated[int, typer.Option(min=0, help="at most so many frames of a sequence; 0 for all")]
-Workers = Annotated[int, typer.Option(min=1, help="processes; the result does not depend on it")]
-PerShard = Annotated[int, typer.Option(min=1, help="captures after which a shard is full")]
-Licence = Annotated[str, typer.Option(help="travels with the dataset")]
-KeepGoing = Annotated[bool, typer.Option("--keep-going", help="leave broken parts out and name them in the dataset")]
+Lenses = Annotated[Literal["undistort", "ignore"], typer.Option(help="straighten the images, or keep bytes and error")]
+Quality = Annotated[int, typer.Option(min=1, max=100, help="of JPEGs that are written anew")]
 
 
 def convert(
     format: Format,
-    source: str,
-    out: str,
-    *,
-    subjects: str = "",
-    first: int = 0,
-    cameras: str = "",
-    every: int = 1,
-    frames: int = 0,
-    workers: int = 1,
-    per_shard: int = 64,
-    licence: str = "unknown",
-    keep_going: bool = False,
+    source: Annotated[str, typer.Argument(help="where the data lie: a folder, file:// or s3://; read in place")],
+    out: Annotated[str, typer.Option(help="dataset to write: a folder, file:// or s3://")],
+    subjects: Annotated[str, typer.Option(help="only these: names or patterns, such as 306,31*")] = "",
+    first: Annotated[int, typer.Option(min=0, help="at most so many subjects, the first by name; 0 for all")] = 0,
+    cameras: Annotated[str, typer.Option(help="only these: names or patterns, with commas between")] = "",
+    every: Annotated[int, typer.Option(min=1, help="every n-th frame of a sequence")] = 1,
+    frames: Annotated[int, typer.Option(min=0, help="at most so many frames of a sequence; 0 for all")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="processes; the result does not depend on it")] = 1,
+    per_shard: Annotated[int, typer.Option(min=1, help="captures after which a shard is full")] = 64,
+    licence: Annotated[str, typer.Option(help="travels with the dataset")] = "unknown",
+    keep_going: Annotated[bool, typer.Option(help="leave broken parts out and name them in the dataset")] = False,
 ) -> None:
     """Run an importer with a bar, or lines where there is no terminal, and print what came out."""
     from rich.console import Console
@@ -52,11 +44,11 @@ def convert(
 
     console = Console(highlight=False)
     select = Selection(
-        subjects=_names(subjects),
+        subjects=names(subjects),
         most_subjects=first or None,
         every=every,
         most_frames=frames or None,
-        cameras=_names(cameras),
+        cameras=names(cameras),
     )
     with counter("captures", console) as progress:
         info = ingest(
@@ -76,25 +68,41 @@ def convert(
     print(f"{info.url}: {info.subjects} subjects, {info.captures} captures, fingerprint {info.fingerprint}")
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names(text: str) -> tuple[str, ...]:
+    """`a,b*` as its parts."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-@app.command("nerfstudio")
-def ingest_nerfstudio(
-    source: Source,
-    out: Out,
+def format_command(name: str) -> Callable[[Callable[..., Format]], Callable[..., Format]]:
+    """Make a command of a function whose parameters are a format's options; those of `convert` are added to them."""
+
+    def register(make: Callable[..., Format]) -> Callable[..., Format]:
+        own, common = _parameters(make), list(_parameters(convert).values())[1:]
+
+        def command(**values: Any) -> None:
+            options = {key: values.pop(key) for key in own}
+            convert(make(**options), **values)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [p.replace(kind=keyword) for p in (*common[:2], *own.values(), *common[2:])]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        command.__doc__ = make.__doc__
+        app.command(name)(command)
+        return make
+
+    return register
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    # Format is known to type checkers only: importing it here would cost every command a second.
+    return inspect.signature(function, locals={"Format": object}, eval_str=True).parameters
+
+
+@format_command("nerfstudio")
+def nerfstudio(
     front: Annotated[str, typer.Option(help="name of the camera that sees the face, where masks do not tell")] = "",
-    subjects: Subjects = "",
-    first: First = 0,
-    cameras: Cameras = "",
-    every: Every = 1,
-    frames: Frames = 0,
-    workers: Workers = 1,
-    per_shard: PerShard = 64,
-    licence: Licence = "unknown",
-    keep_going: KeepGoing = False,
-) -> None:
+) -> Format:
     """Convert nerfstudio captures (transforms.json) or Blender ones (transforms_train.json, ...).
 
     SOURCE is a capture or a folder of captures. Cameras are turned from OpenGL camera-to-world to OpenCV
@@ -105,17 +113,68 @@ def ingest_nerfstudio(
     """
     from data.ingest.nerfstudio import Nerfstudio
 
-    convert(
-        Nerfstudio(front or None),
-        source,
-        out,
-        subjects=subjects,
-        first=first,
-        cameras=cameras,
-        every=every,
-        frames=frames,
-        workers=workers,
-        per_shard=per_shard,
-        licence=licence,
-        keep_going=keep_going,
-    )
+    return Nerfstudio(front or None)
+
+
+@format_command("nersemble")
+def nersemble(
+    sequences: Annotated[str, typer.Option(help="only these: names or patterns, such as EXP-*,FREE")] = "",
+    colour: Annotated[bool, typer.Option(help="correct colours by the chart's polynomial")] = True,
+    masks: Annotated[
+        Literal["alpha", "background", "none"],
+        typer.Option(help="alpha maps; or else a rough difference to the empty studio; or none"),
+    ] = "alpha",
+    downscale: Annotated[int, typer.Option(min=1, help="images so many times smaller")] = 1,
+    quality: Quality = 95,
+) -> Format:
+    """Convert NeRSemble v2 or its benchmark (multi-view videos).
+
+    SOURCE holds `017/calibration/camera_params.json`, `017/calibration/color_calibration.json` (optional),
+    `017/sequences/NAME/images/cam_SERIAL.mp4` and, where they are there, `alpha_maps/cam_SERIAL.mp4` and
+    `tracking/flame2023_tracking_v2.npz` beside `images`. A person's sequence is converted as a whole.
+
+    **Example:** `headway data ingest nersemble s3://heads/nersemble --out out/data/nersemble --sequences "EXP-*"
+    --every 24 --workers 8`
+    """
+    from data.ingest.nersemble import Nersemble
+
+    return Nersemble(names(sequences), colour, masks, downscale, quality)
+
+
+@format_command("ava256")
+def ava256(
+    segments: Annotated[str, typer.Option(help="only these: names or patterns, such as EXP_*")] = "",
+    lenses: Lenses = "undistort",
+    quality: Quality = 95,
+) -> Format:
+    """Convert Ava-256 (zips of AVIF images by camera).
+
+    SOURCE holds `m--DATE--TIME--SUBJECT--GHS/decoder/` with `camera_calibration.json`, `frame_list.csv`,
+    `head_pose/head_pose.zip` and `image/camID.zip`; the zips are read in place. Cameras become relative to the head.
+
+    **Example:** `headway data ingest ava256 s3://heads/ava-256 --out s3://heads/shards/ava --every 10 --workers 8`
+    """
+    from data.ingest.ava256 import Ava256
+
+    return Ava256(names(segments), lenses, quality)
+
+
+@format_command("renderme360")
+def renderme360(
+    parts: Annotated[str, typer.Option(help="only these: names or patterns, such as e* for expressions")] = "",
+    extrinsics: Annotated[
+        Literal["auto", "world_to_camera", "camera_to_world"], typer.Option(help="what RT is; auto asks the keypoints")
+    ] = "auto",
+    lenses: Lenses = "undistort",
+    quality: Quality = 95,
+) -> Format:
+    """Convert RenderMe-360 (SMC files, which are HDF5).
+
+    SOURCE holds pairs `0026_e0_raw.smc` and `0026_e0_anno.smc`, in folders or not; they are read in place. Expression
+    parts have a FLAME fit, which tells the head's frame; for the others masks and rig do.
+
+    **Example:** `headway data ingest renderme360 smc --out out/data/renderme --parts "e*" --every 5 --workers 8`
+    """
+    from data.ingest.renderme360 import RenderMe360
+
+    return RenderMe360(names(parts), extrinsics, lenses, quality)

@@ -23,7 +23,7 @@ from configs import Config, load_config
 from data.dataset import Dataset
 from data.stream import CaptureStream
 from data.synth import synthesise
-from data.views import Batch
+from data.views import PackedBatch
 from models.system import build
 from trainer.objectives import build_objective
 from trainer.observer import Silent
@@ -103,7 +103,7 @@ def headway_step(run: Run) -> None:
     run.report(losses, batches)
 
 
-def bare_loop(config: Config, stream: Iterator[Batch]) -> Callable[[], None]:
+def bare_loop(config: Config, stream: Iterator[PackedBatch]) -> Callable[[], None]:
     """What one would write by hand, as a function that makes one step."""
     torch.manual_seed(0)
     system = build(config.model)
@@ -112,7 +112,7 @@ def bare_loop(config: Config, stream: Iterator[Batch]) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad()
-        losses = objective(system, next(stream), 0, lambda _: nullcontext())
+        losses = objective(system, next(stream).unpack(), 0, lambda _: nullcontext())
         losses.total.backward()
         torch.nn.utils.clip_grad_norm_(system.parameters(), config.engine.gradient_clip)
         optimizer.step()

@@ -232,7 +232,7 @@ class Config(Section):
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name what is trained; where it runs, is logged and how it reads do not count."""
+        """Twelve hexadecimal digits that name what is trained; where it runs, is logged or how it reads is left out."""
         speed = {"store", "prefetch", "readers", "loaders", "cache_mb", "verify"}
         content = self.model_dump(mode="json", exclude={"cluster": True, "tracking": True, "data": speed})
         content["run"] = {"seed": self.run.seed, "threads": self.run.threads}

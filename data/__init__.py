@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from data.capture import Capture
     from data.dataset import Dataset
+    from data.loader import open_datasets, open_stream
     from data.locate import open_capture
     from data.manifest import DatasetInfo, commit, stats
     from data.mesh import HeadMesh
     from data.shards import ShardPart, existing_shards, write_shard
     from data.store import BadMember, Store
     from data.stream import CaptureStream
-    from data.views import Batch, Cameras, Views
+    from data.views import Batch, Cameras, PackedBatch, Views
 
 _HOMES = {
     "data.capture": ("Capture",),
@@ -27,8 +28,9 @@ _HOMES = {
     "data.mesh": ("HeadMesh",),
     "data.shards": ("ShardPart", "existing_shards", "write_shard"),
     "data.store": ("BadMember", "Store"),
+    "data.loader": ("open_datasets", "open_stream"),
     "data.stream": ("CaptureStream",),
-    "data.views": ("Batch", "Cameras", "Views"),
+    "data.views": ("Batch", "Cameras", "PackedBatch", "Views"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -41,12 +43,15 @@ __all__ = [
     "Dataset",
     "DatasetInfo",
     "HeadMesh",
+    "PackedBatch",
     "ShardPart",
     "Store",
     "Views",
     "commit",
     "existing_shards",
     "open_capture",
+    "open_datasets",
+    "open_stream",
     "stats",
     "write_shard",
 ]

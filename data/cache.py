@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Hashable
 
 import numpy as np
@@ -13,7 +12,7 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 class PixelCache:
-    """Images with their masks, least recently used out first; shared by threads.
+    """Images with their masks, shared by threads. Once full it keeps what it has: see `data.store.disk` for why.
 
     Args:
         limit: bytes of pixels; 0 keeps nothing.
@@ -21,7 +20,7 @@ class PixelCache:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.bytes = limit, 0
-        self._pairs: OrderedDict[Hashable, Pair] = OrderedDict()
+        self._pairs: dict[Hashable, Pair] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -30,24 +29,13 @@ class PixelCache:
 
     def get(self, key: Hashable) -> Pair | None:
         """The view, or None; the arrays are shared, so they must not be written to."""
-        with self._lock:
-            if key in self._pairs:
-                self._pairs.move_to_end(key)
-            return self._pairs.get(key)
+        return self._pairs.get(key)
 
-    def put(self, key: Hashable, pair: Pair) -> None:
-        """Keep a view, and drop the oldest ones that no longer fit."""
-        size = _size(pair)
-        if size > self.limit:
-            return
+    def put(self, key: Hashable, pixels: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> None:
+        """Keep a copy of a view, if there is room for it."""
+        size = pixels.nbytes + coverage.nbytes
         with self._lock:
-            if key in self._pairs:
-                self.bytes -= _size(self._pairs.pop(key))
-            self._pairs[key] = pair
+            if key in self._pairs or self.bytes + size > self.limit:
+                return
             self.bytes += size
-            while self.bytes > self.limit:
-                self.bytes -= _size(self._pairs.popitem(last=False)[1])
-
-
-def _size(pair: Pair) -> int:
-    return pair[0].nbytes + pair[1].nbytes
+        self._pairs[key] = pixels.copy(), coverage.copy()

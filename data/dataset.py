@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from configs.errors import UserError
-from data.cache import PixelCache
+from configs.store import StoreConfig
 from data.capture import Capture, camera_centers
-from data.images import Fit, load
-from data.index import Index, Range
+from data.images import Fit, load, load_into
+from data.index import Index
 from data.manifest import DatasetInfo, describe, open_index
-from data.store import BadMember, Store
-from data.views import Cameras, Views
+from data.store import BadMember, Buffer, Range, Store, Traffic
+from data.views import Cameras, PackedViews, Views
 
 Pixels = NDArray[np.uint8]
+Calibration = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+_RIGS_KEPT = 512  # calibrations in memory; a rig of 80 cameras takes 8 kB
+
+
+class Members(NamedTuple):
+    """Where one view lies."""
+
+    image: Range
+    mask: Range | None
+
+    @property
+    def ranges(self) -> tuple[Range, ...]:
+        """The image's and, where there is one, the mask's."""
+        return (self.image,) if self.mask is None else (self.image, self.mask)
 
 
 class Dataset:
@@ -35,20 +51,24 @@ class Dataset:
     def __init__(self, store: Store, index: Index, info: DatasetInfo, verify: bool = True) -> None:
         self._store, self._verify = store, verify
         self.index, self.info = index, info
+        self._calibrations: dict[tuple[int, tuple[int, int]], Calibration] = {}
 
     @classmethod
-    def open(cls, url: str, *, verify: bool = True, fingerprint: str | None = None) -> Dataset:
+    def open(
+        cls, url: str, *, verify: bool = True, fingerprint: str | None = None, settings: StoreConfig | None = None
+    ) -> Dataset:
         """Read the index.
 
         Args:
             url: a folder, `file://`, `s3://` or `memory://`.
             verify: compare every member read with its checksum.
             fingerprint: what the dataset's must be.
+            settings: patience with the store and speed.
 
         Raises:
             UserError: no dataset there, or another one; both fingerprints are named.
         """
-        store = Store(url)
+        store = Store(url, settings)
         index, manifest = open_index(store)
         found = manifest["fingerprint"]
         if fingerprint not in (None, found):
@@ -56,7 +76,7 @@ class Dataset:
         return cls(store, index, describe(index, manifest, store.url), verify)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.url, self._verify, self.fingerprint)
+        return _reopen, (self.url, self._verify, self.fingerprint, self._store.settings)
 
     def __len__(self) -> int:
         """How many captures there are."""
@@ -115,14 +135,18 @@ class Dataset:
         """
         row = self.index.row(capture)
         chosen = self.index.rig(row).views(tuple(cameras), f"{self.url}, capture {capture}")
-        images, masks = self.pixels(row, chosen, image_size)
-        return as_views(images[None], masks[None], [self.calibration(row, chosen, image_size)], image_size)
+        images, masks = empty_pixels((1, len(chosen)), image_size)
+        members = self.members(row, chosen)
+        for place, (one, data) in enumerate(zip(members, self._read(members), strict=True)):
+            decode_view(*data, images[0, place], masks[0, place], one.image.where)
+        world_to_camera, K = (part[chosen][None] for part in self.calibration(row, image_size))
+        return pack_views(images, masks, (world_to_camera, K), image_size).unpack()
 
     def capture(self, name: str) -> Capture:
         """A whole capture with its images still encoded; `name` as in `views`."""
         row = self.index.row(name)
         rig = self.index.rig(row)
-        images, masks = self._members(row, list(range(len(rig.cameras))), rig.cameras)
+        read = self._read(self.members(row, range(len(rig.cameras))))
         described = json.loads(self._store.read_ranges([self.index.sample_range(row)], self._verify)[0])
         return Capture(
             subject=self.index.text("subject", row),
@@ -131,84 +155,90 @@ class Dataset:
             world_to_camera=rig.world_to_camera,
             K=rig.K,
             sizes=rig.sizes,
-            images=tuple(images),
-            masks=tuple(masks),
+            images=tuple(bytes(image) for image, _ in read),
+            masks=tuple(None if mask is None else bytes(mask) for _, mask in read),
             expression=described["expression"],
             meta=described["meta"],
         )
 
-    def pixels(
-        self, row: int, views: list[int], image_size: tuple[int, int], cache: PixelCache | None = None
-    ) -> tuple[Pixels, Pixels]:
-        """Decoded views: uint8 images `[v, 3, h, w]` and masks `[v, h, w]`; a view without a mask is all person."""
-        hits = ((view, cache.get((row, view, image_size))) for view in views) if cache is not None else ()
-        found = {view: hit for view, hit in hits if hit is not None}
-        if missing := [view for view in views if view not in found]:
-            cameras = self.index.rig(row).cameras
-            for view, image, mask in zip(missing, *self._members(row, missing, cameras), strict=True):
-                where = f"capture {self.index.text('name', row)}, camera {cameras[view]}"
-                found[view] = _decode(image, mask, image_size, where)
-                if cache is not None:
-                    cache.put((row, view, image_size), found[view])
-        pairs = [found[view] for view in views]
-        return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
+    def members(self, row: int, views: Sequence[int]) -> list[Members]:
+        """Where some views of a row lie."""
+        cameras = self.index.rig(row).cameras
+        chosen = list(views)
+        images, masks = self.index.image_ranges(row, chosen, cameras), self.index.mask_ranges(row, chosen, cameras)
+        return [Members(image, mask) for image, mask in zip(images, masks, strict=True)]
 
-    def calibration(
-        self, row: int, views: list[int], image_size: tuple[int, int]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """`world_to_camera` `[v, 4, 4]` and `K` `[v, 3, 3]` for images fitted to `image_size`."""
-        rig = self.index.rig(row)
-        K = [Fit.of(rig.sizes[view], image_size).intrinsics(rig.K[view], image_size) for view in views]
-        return rig.world_to_camera[views], np.stack(K)
+    def fetch(self, ranges: Sequence[Range]) -> Future[list[Buffer]]:
+        """Encoded members, verified unless the dataset was opened otherwise; as `Store.fetch`."""
+        return self._store.fetch(ranges, self._verify)
+
+    def calibration(self, row: int, image_size: tuple[int, int]) -> Calibration:
+        """`world_to_camera` `[v, 4, 4]` and `K` `[v, 3, 3]` of all cameras of a row, for images fitted to a size."""
+        key = int(self.index.rig_numbers[row]), image_size
+        found = self._calibrations.get(key)
+        if found is None:
+            rig = self.index.rig(row)
+            K = [
+                Fit.of(size, image_size).intrinsics(matrix, image_size)
+                for size, matrix in zip(rig.sizes, rig.K, strict=True)
+            ]
+            found = rig.world_to_camera.astype(np.float32), np.stack(K).astype(np.float32)
+            if len(self._calibrations) >= _RIGS_KEPT:
+                self._calibrations = {}
+            self._calibrations[key] = found
+        return found
+
+    def _read(self, members: Sequence[Members]) -> list[tuple[Buffer, Buffer | None]]:
+        """Encoded images and masks, in one go."""
+        data = iter(self.fetch([part for one in members for part in one.ranges]).result())
+        return [(next(data), None if one.mask is None else next(data)) for one in members]
+
+    @property
+    def traffic(self) -> Traffic:
+        """What this process has asked of the store."""
+        return self._store.traffic
 
     def close(self) -> None:
         """Drop this process's connections; the dataset may be used again."""
         self._store.close()
 
-    def _members(self, row: int, views: list[int], cameras: tuple[str, ...]) -> tuple[list[bytes], list[bytes | None]]:
-        """Encoded images and masks, in one go."""
-        images = self.index.image_ranges(row, views, cameras)
-        masks = self.index.mask_ranges(row, views, cameras)
-        wanted: list[Range] = [*images, *(mask for mask in masks if mask is not None)]
-        data = iter(self._store.read_ranges(wanted, self._verify))
-        return [next(data) for _ in images], [None if mask is None else next(data) for mask in masks]
 
-
-def as_views(
-    images: Pixels,
-    masks: Pixels,
-    calibrations: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    image_size: tuple[int, int],
-) -> Views:
-    """uint8 images `[b, v, 3, h, w]`, masks `[b, v, h, w]` and b calibrations as tensors."""
-    colors = np.divide(images, np.float32(255), dtype=np.float32)
-    coverage = np.divide(masks[:, :, None], np.float32(255), dtype=np.float32)
-    world_to_camera, K = (np.stack(part).astype(np.float32) for part in zip(*calibrations, strict=True))
-    cameras = Cameras(torch.from_numpy(world_to_camera), torch.from_numpy(K), width=image_size[1], height=image_size[0])
-    return Views(torch.from_numpy(colors), torch.from_numpy(coverage), cameras)
+def pack_views(images: Pixels, masks: Pixels, calibration: Calibration, image_size: tuple[int, int]) -> PackedViews:
+    """uint8 images `[b, v, h, w, 3]`, masks `[b, v, h, w]` and calibrations `[b, v, ...]` as tensors."""
+    world_to_camera, K = (torch.from_numpy(part) for part in calibration)
+    cameras = Cameras(world_to_camera, K, width=image_size[1], height=image_size[0])
+    return PackedViews(torch.from_numpy(images), torch.from_numpy(masks), cameras)
 
 
 def capture_views(capture: Capture, cameras: Sequence[str], image_size: tuple[int, int]) -> Views:
     """Some views of a capture that is in memory, as `Dataset.views` gives them."""
     chosen = [capture.cameras.index(camera) for camera in cameras]
-    where = f"capture {capture.name}"
-    pairs = [
-        _decode(capture.images[v], capture.masks[v], image_size, f"{where}, camera {capture.cameras[v]}")
-        for v in chosen
-    ]
+    images, masks = empty_pixels((1, len(chosen)), image_size)
+    for place, view in enumerate(chosen):
+        where = f"capture {capture.name}, camera {capture.cameras[view]}"
+        decode_view(capture.images[view], capture.masks[view], images[0, place], masks[0, place], where)
     K = [Fit.of(capture.sizes[v], image_size).intrinsics(capture.K[v], image_size) for v in chosen]
-    images, masks = (np.stack(part)[None] for part in zip(*pairs, strict=True))
-    return as_views(images, masks, [(capture.world_to_camera[chosen], np.stack(K))], image_size)
+    calibration = capture.world_to_camera[chosen][None].astype(np.float32), np.stack(K)[None].astype(np.float32)
+    return pack_views(images, masks, calibration, image_size).unpack()
 
 
-def _decode(image: bytes, mask: bytes | None, size: tuple[int, int], where: str) -> tuple[Pixels, Pixels]:
+def empty_pixels(shape: tuple[int, ...], image_size: tuple[int, int]) -> tuple[Pixels, Pixels]:
+    """Room for images `[*shape, h, w, 3]` and masks `[*shape, h, w]`."""
+    return np.empty((*shape, *image_size, 3), np.uint8), np.empty((*shape, *image_size), np.uint8)
+
+
+def decode_view(image: Buffer, mask: Buffer | None, pixels: Pixels, coverage: Pixels, where: str) -> None:
+    """Decode into `pixels` `[h, w, 3]` and `coverage` `[h, w]`; a view without a mask is all person.
+
+    Raises:
+        BadMember: what does not decode, although it is what was written.
+    """
     try:
-        pixels = np.ascontiguousarray(load(image, size).transpose(2, 0, 1))
-        coverage = np.full(size, 255, np.uint8) if mask is None else load(mask, size, channels=1)
+        load_into(image, pixels)
+        coverage[:] = 255 if mask is None else load(mask, (coverage.shape[0], coverage.shape[1]), channels=1)
     except ValueError as error:
         raise BadMember(f"broken image or mask: {error}", where=where) from None
-    return pixels, coverage
 
 
-def _reopen(url: str, verify: bool, fingerprint: str) -> Dataset:
-    return Dataset.open(url, verify=verify, fingerprint=fingerprint)
+def _reopen(url: str, verify: bool, fingerprint: str, settings: StoreConfig) -> Dataset:
+    return Dataset.open(url, verify=verify, fingerprint=fingerprint, settings=settings)

@@ -15,14 +15,15 @@ from PIL import Image
 from configs.errors import UserError
 
 Bytes = NDArray[np.uint8]
+Encoded = bytes | memoryview
 MAX_PIXELS = 64 * 2**20  # 8192 x 8192; a larger image in a shard is a mistake or an attack
-SUFFIXES = ("jpg", "png", "webp")
-_READERS = {"png": "PNG", "webp": "WEBP"}
+SUFFIXES = ("jpg", "png", "webp", "avif")
+_READERS = {"png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an encoded image says of itself: `suffix` (jpg, png or webp) and its size in pixels."""
+    """What an encoded image says of itself: `suffix` (one of `SUFFIXES`) and its size in pixels."""
 
     suffix: str
     height: int
@@ -47,7 +48,8 @@ class Fit:
         """The largest centred crop of `size` with the aspect of `wanted`; both are (height, width)."""
         scale = min(size[0] / wanted[0], size[1] / wanted[1])
         height, width = wanted[0] * scale, wanted[1] * scale
-        return cls((size[1] - width) / 2, (size[0] - height) / 2, width, height)
+        # Rounding must not put the crop a hair outside of the image.
+        return cls(max(0.0, (size[1] - width) / 2), max(0.0, (size[0] - height) / 2), width, height)
 
     def intrinsics(self, K: NDArray[np.float64], wanted: tuple[int, int]) -> NDArray[np.float64]:
         """`K` `[..., 3, 3]` of the full image, for the crop resampled to `wanted` (height, width)."""
@@ -55,7 +57,7 @@ class Fit:
         return np.diag([wanted[1] / self.width, wanted[0] / self.height, 1.0]) @ crop @ K
 
 
-def read_header(data: bytes) -> ImageHeader:
+def read_header(data: Encoded) -> ImageHeader:
     """Format and size without decoding.
 
     Raises:
@@ -76,13 +78,16 @@ def read_header(data: bytes) -> ImageHeader:
     return ImageHeader(suffix, height, width)
 
 
-def decode(data: bytes, channels: int = 3, smallest: tuple[int, int] | None = None) -> Bytes:
+def decode(
+    data: Encoded, channels: int = 3, smallest: tuple[int, int] | None = None, header: ImageHeader | None = None
+) -> Bytes:
     """Pixels of an encoded image.
 
     Args:
-        data: JPEG, PNG or WebP.
+        data: JPEG, PNG, WebP or AVIF.
         channels: 3 for sRGB (an alpha channel is dropped), 1 for a mask, 4 for sRGB with alpha.
         smallest: (height, width) that suffice; a JPEG is then decoded at the smallest scale n/8 that covers them.
+        header: what `read_header` said, where it was asked before.
 
     Returns:
         uint8 `[h, w, channels]`, or `[h, w]` for one channel.
@@ -90,11 +95,12 @@ def decode(data: bytes, channels: int = 3, smallest: tuple[int, int] | None = No
     Raises:
         ValueError: truncated, broken or too large.
     """
-    header = read_header(data)
+    header = header or read_header(data)
     if header.suffix == "jpg" and channels != 4:
         height, width = smallest or (header.height, header.width)
         scale = {"min_height": min(height, header.height), "min_width": min(width, header.width)} if smallest else {}
-        pixels = simplejpeg.decode_jpeg(data, "RGB" if channels == 3 else "GRAY", strict=True, **scale)
+        colors = "RGB" if channels == 3 else "GRAY"
+        pixels = simplejpeg.decode_jpeg(data, colors, strict=True, **scale)  # type: ignore[arg-type]
         return pixels[..., 0] if channels == 1 else pixels
     formats = [_READERS.get(header.suffix, "JPEG")]
     try:
@@ -104,7 +110,7 @@ def decode(data: bytes, channels: int = 3, smallest: tuple[int, int] | None = No
         raise ValueError(f"the image cannot be decoded ({error})") from None
 
 
-def load(data: bytes, wanted: tuple[int, int], channels: int = 3) -> Bytes:
+def load(data: Encoded, wanted: tuple[int, int], channels: int = 3) -> Bytes:
     """Decode and fit to `wanted` (height, width) by `Fit`, low-pass filtered where it shrinks.
 
     Returns:
@@ -115,14 +121,24 @@ def load(data: bytes, wanted: tuple[int, int], channels: int = 3) -> Bytes:
     """
     header = read_header(data)
     full = (header.height, header.width)
+    if full == wanted:
+        return decode(data, channels, header=header)
     fit = Fit.of(full, wanted)
     smallest = (math.ceil(full[0] * wanted[0] / fit.height), math.ceil(full[1] * wanted[1] / fit.width))
-    pixels = decode(data, channels, smallest)
-    if pixels.shape[:2] == wanted and full == wanted:
-        return pixels
+    pixels = decode(data, channels, smallest, header)
     # libjpeg scales by n/8 and rounds the size up, so the factor is not the ratio of the sizes.
     scale = 1.0 if pixels.shape[:2] == full else round(8 * pixels.shape[0] / full[0]) / 8
     return resample(pixels, fit, wanted, scale)
+
+
+def load_into(data: Encoded, out: Bytes) -> None:
+    """`load` an image into `out`, contiguous uint8 `[height, width, 3]`; a JPEG of that size without a copy."""
+    wanted = (out.shape[0], out.shape[1])
+    header = read_header(data)
+    if header.suffix == "jpg" and (header.height, header.width) == wanted:
+        simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=True)  # type: ignore[arg-type]
+    else:
+        out[:] = load(data, wanted)
 
 
 def resample(pixels: Bytes, fit: Fit, wanted: tuple[int, int], scale: float = 1.0) -> Bytes:
@@ -156,11 +172,13 @@ def encode_jpeg(pixels: Bytes, quality: int = 92) -> bytes:
     )
 
 
-def _suffix(data: bytes) -> str:
+def _suffix(data: Encoded) -> str:
     if data[:2] == b"\xff\xd8":
         return "jpg"
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return "png"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    raise ValueError("neither JPEG, PNG nor WebP" if data else "empty")
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
+        return "avif"
+    raise ValueError("neither JPEG, PNG, WebP nor AVIF" if data else "empty")

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
-from numpy.typing import NDArray
-
 from configs.schema import DataConfig
+from data.assembly import Assembly, Task
 from data.cache import PixelCache
-from data.dataset import Dataset, as_views
+from data.dataset import Dataset
+from data.quarantine import Quarantine, TooManyBad, read_quarantine
 from data.sampling import Sample, Sampler
 from data.shares import Shares
-from data.views import Batch, Views
-
-Pixels = NDArray[np.uint8]
-Loaded = tuple[Pixels, Pixels]
+from data.store import BadMember, Buffer
+from data.views import PackedBatch
 
 
-class CaptureStream(Iterator[Batch]):
+def sampler_of(datasets: Sequence[Dataset], config: DataConfig, seed: int) -> Sampler:
+    """What decides which samples a stream over these datasets yields."""
+    return Sampler([(dataset.index, dataset.fingerprint) for dataset in datasets], config, seed)
+
+
+class CaptureStream(Iterator[PackedBatch]):
     """This rank's micro-batches, from any position on.
 
-    A global batch is `config.batch_size` consecutive samples of the sequence (`data.order`). Its micro-batch `a` of
-    rank `r` is block `a * world_size + r`, so the ranks together see the same samples in the same order whatever
-    their number. Nothing depends on `config.readers`, `config.prefetch` or the cache but speed.
+    Which samples make a batch is arithmetic (`data.shares`, `data.sampling`); nothing depends on threads, processes,
+    prefetching or caches but speed. A sample with a bad member is replaced by rule (`Sampler.replacement`).
 
     Args:
-        dataset: stays open when the stream closes.
+        datasets: of `data.train`, then of `data.mixture`; they stay open when the stream closes.
         config: the section `data`.
         seed: the run's.
         rank: of this process.
@@ -37,18 +40,21 @@ class CaptureStream(Iterator[Batch]):
         accumulation: micro-batches per optimiser step.
         start: samples consumed by all ranks together so far; the whole state of a stream.
         pin: hand over page-locked memory, for GPUs.
+        worker, workers: make every `workers`-th micro-batch only, beginning with number `worker`.
 
     Attributes:
+        sampler: what decides; its `fingerprint` names the data.
+        quarantine: bad members that this process met.
         waited: seconds that the consumer has waited for batches.
 
     Raises:
-        UserError: a batch that cannot be shared, too few cameras or subjects; while iterating, a member that
-            cannot be read.
+        UserError: a batch that cannot be shared, too few cameras or subjects; while iterating, a store that does not
+            answer, or too many bad members.
     """
 
     def __init__(
         self,
-        dataset: Dataset,
+        datasets: Dataset | Sequence[Dataset],
         config: DataConfig,
         *,
         seed: int,
@@ -57,14 +63,19 @@ class CaptureStream(Iterator[Batch]):
         accumulation: int = 1,
         start: int = 0,
         pin: bool = False,
+        worker: int = 0,
+        workers: int = 1,
     ) -> None:
-        self.shares = Shares(config.batch_size, world_size, accumulation, start)
-        self.sampler = Sampler([(dataset.index, dataset.fingerprint)], config, seed)
+        self._datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
+        self._shares = Shares(config.batch_size, world_size, accumulation, start)
+        self.sampler = sampler_of(self._datasets, config, seed)
+        self.quarantine = Quarantine(config.bad_share, read_quarantine(config.quarantine))
         self.waited = 0.0
-        self._dataset, self._config, self._pin = dataset, config, pin
-        self._rank, self._next = rank, 0
+        self._config, self._rank, self._pin = config, rank, pin
+        self._numbers = Shares.numbers(worker, workers)
         self._cache = PixelCache(config.cache_mb * 2**20)
-        self._ahead: deque[Future[Batch]] = deque()
+        self._ahead: deque[Future[PackedBatch]] = deque()
+        self._reads: set[Future[list[Buffer]]] = set()
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(config.readers, "headway-data")
 
     def __enter__(self) -> CaptureStream:
@@ -73,13 +84,14 @@ class CaptureStream(Iterator[Batch]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> PackedBatch:
         if self._pool is None:
             raise StopIteration
         began = time.perf_counter()
-        while len(self._ahead) <= self._config.prefetch:
-            self._ahead.append(self._submit(self._pool, self._next))
-            self._next += 1
+        for number in itertools.islice(self._numbers, self._config.prefetch + 1 - len(self._ahead)):
+            done: Future[PackedBatch] = Future()
+            self._ahead.append(done)
+            self._pool.submit(self._begin, number, done)
         try:
             return self._ahead.popleft().result()
         except BaseException:
@@ -92,46 +104,78 @@ class CaptureStream(Iterator[Batch]):
         """Stop reading ahead and join every thread; a closed stream is at its end."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            for read in list(self._reads):
+                read.cancel()
             pool.shutdown(wait=True, cancel_futures=True)
             self._ahead.clear()
 
     def samples(self, number: int) -> tuple[list[Sample], int]:
         """Micro-batch `number` of this rank, counted from `start`, and the samples consumed once it is done."""
-        part = self.shares.micro_batch(self._rank, number)
+        part = self._shares.micro_batch(self._rank, number)
         return self.sampler.samples(part.batch_start, part.first, part.count), part.consumed
 
-    def _submit(self, pool: ThreadPoolExecutor, number: int) -> Future[Batch]:
-        """Start a micro-batch. The pool works in order, so a batch's parts have all begun when it waits for them."""
-        samples, consumed = self.samples(number)
-        parts = [pool.submit(self._load, sample) for sample in samples]
-        return pool.submit(self._assemble, samples, parts, consumed)
+    def _begin(self, number: int, done: Future[PackedBatch]) -> None:
+        """Compute a micro-batch's samples and start to read them. The pool works in order, oldest batch first."""
+        try:
+            samples, consumed = self.samples(number)
+            assembly = Assembly(self._datasets, samples, self._config.image_size, consumed, done, self._pin)
+            for place, sample in enumerate(samples):
+                self._submit(Task(assembly, place, sample))
+        except BaseException as error:
+            _fail(done, error)
 
-    def _load(self, sample: Sample) -> Loaded:
-        wanted = [(sample.source_row, view) for view in sample.source]
-        wanted += [(sample.target_row, view) for view in sample.target]
-        found: dict[tuple[int, int], Loaded] = {}
-        for row in {sample.source_row, sample.target_row}:
-            views = sorted({view for its, view in wanted if its == row})
-            images, masks = self._dataset.pixels(row, views, self._config.image_size, self._cache)
-            found |= {(row, view): (images[place], masks[place]) for place, view in enumerate(views)}
-        images, masks = zip(*(found[each] for each in wanted), strict=True)
-        return np.stack(images), np.stack(masks)
+    def _submit(self, task: Task) -> None:
+        pool = self._pool
+        if pool is not None:
+            with contextlib.suppress(RuntimeError):  # closed in between: nobody waits any more
+                pool.submit(self._read, task)
 
-    def _assemble(self, samples: list[Sample], parts: list[Future[Loaded]], consumed: int) -> Batch:
-        images, masks = (np.stack(part) for part in zip(*(part.result() for part in parts), strict=True))
-        sources = len(samples[0].source)
-        batch = Batch(
-            source=self._views(images[:, :sources], masks[:, :sources], samples, "source"),
-            target=self._views(images[:, sources:], masks[:, sources:], samples, "target"),
-            names=tuple(self._dataset.index.text("name", sample.source_row) for sample in samples),
-            consumed=consumed,
-        )
-        return batch.pin() if self._pin else batch
+    def _read(self, task: Task) -> None:
+        """Ask for what a sample needs and no cache has; a folder answers at once, a store some time later."""
+        try:
+            while any(part.where in self.quarantine for part in task.plan(self._cache)):
+                task = self._replaced(task)
+            read = self._datasets[task.sample.dataset].fetch(task.ranges)
+            if read.done():
+                return self._decode(task, read)
+            self._reads.add(read)
+            read.add_done_callback(lambda read: self._answered(task, read))
+        except BaseException as error:
+            _fail(task.assembly.done, error)
 
-    def _views(self, images: Pixels, masks: Pixels, samples: list[Sample], kind: str) -> Views:
-        size = self._config.image_size
-        calibrations = [
-            self._dataset.calibration(getattr(sample, f"{kind}_row"), list(getattr(sample, kind)), size)
-            for sample in samples
-        ]
-        return as_views(images, masks, calibrations, size)
+    def _answered(self, task: Task, read: Future[list[Buffer]]) -> None:
+        self._reads.discard(read)
+        pool = self._pool
+        if pool is not None and not read.cancelled():
+            with contextlib.suppress(RuntimeError):
+                pool.submit(self._decode, task, read)
+
+    def _decode(self, task: Task, read: Future[list[Buffer]]) -> None:
+        try:
+            task.decode(read.result(), self._cache)
+            self.quarantine.passed(len(task.ranges))
+        except BadMember as error:
+            self._quarantine(task, error)
+        except BaseException as error:
+            _fail(task.assembly.done, error)
+
+    def _quarantine(self, task: Task, error: BadMember) -> None:
+        try:
+            self.quarantine.add(error)
+            self._submit(self._replaced(task))
+        except BaseException as worse:
+            _fail(task.assembly.done, worse)
+
+    def _replaced(self, task: Task) -> Task:
+        if task.attempt + 1 >= len(self.sampler.orders[task.original.dataset]):
+            where = self._datasets[task.original.dataset].url
+            raise TooManyBad("no capture is left without bad members", where=where, hint=self.quarantine.list())
+        sources = len(task.sample.source)
+        sample = self.sampler.replacement(task.original, task.attempt + 1, sources)
+        return Task(task.assembly, task.place, sample, task.original, task.attempt + 1)
+
+
+def _fail(done: Future[PackedBatch], error: BaseException) -> None:
+    """Hand an error to whoever waits for the batch, once."""
+    with contextlib.suppress(Exception):
+        done.set_exception(error)

@@ -28,10 +28,6 @@ class _Tensors:
         """Copy to a device, without waiting where the memory is pinned."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def pin(self) -> Self:
-        """Page-locked copy for asynchronous transfer to a GPU."""
-        return self.map(lambda tensor: tensor.pin_memory())
-
 
 @dataclass(frozen=True)
 class Cameras(_Tensors):
@@ -112,13 +108,62 @@ class Views(_Tensors):
 
 
 @dataclass(frozen=True)
+class PackedViews(_Tensors):
+    """Views as they were decoded: a quarter of the bytes, which is what crosses to a GPU.
+
+    Attributes:
+        images: uint8 `[batch, view, height, width, 3]`, sRGB.
+        masks: uint8 `[batch, view, height, width]`, 255 where the person is.
+        cameras: `[batch, view]` cameras.
+    """
+
+    images: Tensor
+    masks: Tensor
+    cameras: Cameras
+
+    def unpack(self) -> Views:
+        """The same as floats, on the device they are on."""
+        colors = self.images.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return Views(colors, self.masks[..., None, :, :].to(torch.float32).div_(255), self.cameras)
+
+    def __getitem__(self, index: object) -> PackedViews:
+        return PackedViews(self.images[index], self.masks[index], self.cameras[index])  # type: ignore[index]
+
+
+@dataclass(frozen=True)
+class PackedBatch(_Tensors):
+    """One rank's part of one global batch on its way to a device.
+
+    Attributes:
+        views: source views, then target views, in the order of `Batch`.
+        sources: how many of the views are source views.
+        names, consumed: as in `Batch`.
+    """
+
+    views: PackedViews
+    sources: int
+    names: tuple[str, ...]
+    consumed: int
+
+    def pin_memory(self) -> PackedBatch:
+        """Page-locked copy for asynchronous transfer to a GPU; `torch.utils.data.DataLoader` calls it too."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+    def unpack(self) -> Batch:
+        """Source and target as floats, on the device they are on."""
+        whole = slice(None)
+        source, target = self.views[whole, : self.sources], self.views[whole, self.sources :]
+        return Batch(source.unpack(), target.unpack(), self.names, self.consumed)
+
+
+@dataclass(frozen=True)
 class Batch(_Tensors):
     """One rank's part of one global batch.
 
     Attributes:
         source: what the network sees. The views are the first `n` of it for any n in 1..source views.
         target: what supervises it; disjoint from the source unless the config says otherwise.
-        names: capture name of every sample, in order.
+        names: name of every sample's target capture, in order.
         consumed: samples consumed by **all** ranks once this batch is done: the only data state in a checkpoint.
     """
 

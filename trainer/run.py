@@ -11,7 +11,8 @@ from torch import Tensor
 
 from configs import Config, UserError
 from data.dataset import Dataset
-from data.stream import CaptureStream
+from data.loader import ProcessStream, open_datasets, open_stream
+from data.stream import CaptureStream, sampler_of
 from data.views import Batch
 from models.system import build
 from trainer import checkpoint
@@ -37,15 +38,16 @@ class Run:
         self.world = initialise(config.run.threads, config.run.seed)
         self.folder = config.run.path
         self._announce("starting", 0)
-        self.dataset = Dataset.open(config.data.train)
-        self.held_out = Dataset.open(config.data.test) if config.data.test else None
+        self.datasets = open_datasets(config.data)
+        self.fingerprint = sampler_of(self.datasets, config.data, config.run.seed).fingerprint
+        self.held_out = Dataset.open(config.data.test, settings=config.data.store) if config.data.test else None
         system = build(config.model)
         self.engine = Engine(system, config)
         self.objective = build_objective(config.objective, system, self.world.device)
         self.clock = Stopwatch(self.world.device)
         self.forward = CountedForward(self.engine)
         self.meter = Meter(self.world.world_size)
-        self.stream: CaptureStream | None = None
+        self.stream: CaptureStream | ProcessStream | None = None
         self.tracker: Tracker | None = None
         self.consumed = 0
         self.stopping = False
@@ -62,8 +64,8 @@ class Run:
     def start(self) -> None:
         """Restore the newest checkpoint, open the stream and the tracker."""
         self._restore()
-        self.stream = CaptureStream(
-            self.dataset,
+        self.stream = open_stream(
+            self.datasets,
             self.config.data,
             seed=self.config.run.seed,
             rank=self.world.rank,
@@ -74,7 +76,7 @@ class Run:
         )
         self.tracker = Tracker(self.config, self.folder) if self.world.is_main else None
         if self.tracker:
-            self.tracker.tags({"dataset_fingerprint": self.dataset.fingerprint, "config_hash": self.config.hash})
+            self.tracker.tags({"dataset_fingerprint": self.fingerprint, "config_hash": self.config.hash})
         if self.config.trainer.evaluate_at_start and self.engine.steps == 0 and self.held_out:
             self.evaluate()
             self.untrained = self.evaluation.means if self.evaluation else {}
@@ -94,7 +96,7 @@ class Run:
         """This rank's micro-batches of one optimiser step."""
         assert self.stream is not None, "start() comes first"
         with self.clock("data"):
-            return [next(self.stream).to(self.world.device) for _ in range(self.config.engine.accumulation)]
+            return [next(self.stream).to(self.world.device).unpack() for _ in range(self.config.engine.accumulation)]
 
     def step(self, batches: list[Batch]) -> dict[str, Tensor]:
         """Forward, backward and update; the mean terms of this rank, `loss` among them."""
@@ -152,7 +154,7 @@ class Run:
         run_id = broadcast_object(self.tracker.run_id if self.tracker else None)
         state = {
             "consumed": self.consumed,
-            "dataset": self.dataset.fingerprint,
+            "dataset": self.fingerprint,
             "run_id": run_id,
             "untrained": self.untrained,
         }
@@ -188,18 +190,28 @@ class Run:
     ) -> None:
         if self.stream is not None:
             self.stream.close()
+            self._list_quarantined(self.stream)
+        for dataset in (*self.datasets, *([self.held_out] if self.held_out else [])):
+            dataset.close()
         if self.tracker is not None:
             self.tracker.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
+
+    def _list_quarantined(self, stream: CaptureStream | ProcessStream) -> None:
+        """Leave a file that `data.quarantine` takes, for the next run."""
+        if found := stream.quarantine.found:
+            lines = [f"# {what}\n{name}\n" for name, what in sorted(found.items())]
+            (self.folder / f"quarantine-rank{self.world.rank}.txt").write_text("".join(lines))
 
     def _restore(self) -> None:
         newest = broadcast_object(checkpoint.latest(str(self.folder / CHECKPOINTS)) if self.world.is_main else None)
         if newest is None:
             return
         state = checkpoint.load(self.engine, newest)
-        if state["dataset"] != self.dataset.fingerprint:
+        if state["dataset"] != self.fingerprint:
+            urls = " with ".join(dataset.url for dataset in self.datasets)
             raise UserError(
-                f"the checkpoint was trained on dataset {state['dataset']}, but {self.config.data.train} is "
-                f"{self.dataset.fingerprint}: the sample order would not go on",
+                f"the checkpoint was trained on dataset {state['dataset']}, but {urls} is {self.fingerprint}: "
+                "the sample order would not go on",
                 where=newest,
                 hint="start a new run under another run.name",
             )
@@ -218,6 +230,7 @@ class Run:
         metrics["optimizer/learning_rate"] = self.last_report.learning_rate
         metrics["optimizer/gradient_norm"] = self.last_report.gradient_norm
         metrics["data/samples"] = float(self.consumed)
+        metrics["data/quarantined"] = float(len(self.stream.quarantine.found)) if self.stream else 0.0
         self.tracker.metrics(metrics, self.engine.steps)
 
     def _gflops_per_second(self) -> float:

@@ -17,6 +17,7 @@ import torch
 
 from configs import UserError
 from configs.schema import DataConfig
+from configs.store import StoreConfig
 from data import CaptureStream, Dataset
 from data.sequential import read_sequential
 from data.store import BadMember, Store, StoreError
@@ -60,7 +61,7 @@ CONFIG = DataConfig(batch_size=2, image_size=(24, 20), source_views=(2, 2), targ
 
 def first_batch(dataset: Dataset):
     with CaptureStream(dataset, CONFIG, seed=0, rank=0, world_size=1) as stream:
-        return next(stream)
+        return next(stream).unpack()
 
 
 def test_a_dataset_in_s3_is_the_one_on_disk(make_dataset, bucket):
@@ -97,7 +98,7 @@ def test_a_server_that_is_gone_is_named_at_the_deadline(monkeypatch, moto):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
-    store = Store("s3://bucket/x", deadline=1.0)
+    store = Store("s3://bucket/x", StoreConfig(deadline=1.0))
     with pytest.raises(StoreError, match="did not answer") as caught:
         store.read("dataset.json")
     assert "very-secret-key" not in str(caught.value)

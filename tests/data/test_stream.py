@@ -16,8 +16,9 @@ import torch
 
 from configs import UserError
 from configs.schema import DataConfig
-from data import BadMember, Batch, CaptureStream, Dataset
+from data import Batch, CaptureStream, Dataset
 from data.cache import PixelCache
+from data.quarantine import TooManyBad
 
 
 def config_of(**changes) -> DataConfig:
@@ -28,7 +29,7 @@ def config_of(**changes) -> DataConfig:
 def take(dataset: Dataset, config: DataConfig, count: int, **place) -> list[Batch]:
     place = {"seed": 0, "rank": 0, "world_size": 1, **place}
     with CaptureStream(dataset, config, **place) as stream:
-        return [next(stream) for _ in range(count)]
+        return [next(stream).unpack() for _ in range(count)]
 
 
 def same(one: Batch, two: Batch) -> bool:
@@ -140,24 +141,80 @@ def test_a_batch_that_cannot_be_shared_is_the_users_mistake(make_dataset):
         CaptureStream(make_dataset(2), config_of(), seed=0, rank=0, world_size=3)
 
 
-def test_a_corrupted_byte_stops_the_consumer_with_the_members_name(make_dataset):
-    dataset = make_dataset(2, per_shard=1)
-    shard = Path(dataset.url.removeprefix("file://")) / dataset.index.shards[1].path
-    data = bytearray(shard.read_bytes())
-    for part in dataset.index.image_ranges(1, list(range(6)), dataset.cameras("person001")):
-        data[part.offset + part.length // 2] ^= 4
-    shard.write_bytes(data)
+def damage(dataset: Dataset, rows: list[int], views: list[int]) -> set[str]:
+    """Flip a byte in some images; their names."""
+    names = set()
+    for row in rows:
+        for members in dataset.members(row, views):
+            part = members.image
+            path = Path(dataset.url.removeprefix("file://")) / part.path
+            data = bytearray(path.read_bytes())
+            data[part.offset + part.length // 2] ^= 4
+            path.write_bytes(data)
+            names.add(part.where)
+    return names
+
+
+def test_a_capture_with_a_bad_member_is_replaced_the_same_way_everywhere(make_dataset):
+    dataset, config = make_dataset(20), config_of(batch_size=4, bad_share=1.0)
+    clean = take(dataset, config, 10)
+    bad = damage(dataset, [3, 11], list(range(6)))
+    dataset = Dataset.open(dataset.url)
+    with CaptureStream(dataset, config, seed=0, rank=0, world_size=1) as stream:
+        whole = [next(stream).unpack() for _ in range(10)]
+        assert set(stream.quarantine.found) <= bad
+        assert stream.quarantine.found
+    for before, after in zip(clean, whole, strict=True):
+        for place, (one, two) in enumerate(zip(before.names, after.names, strict=True)):
+            assert two not in ("person003_0", "person011_0")
+            if one not in ("person003_0", "person011_0"):
+                assert one == two
+                assert torch.equal(before.source.images[place], after.source.images[place])
+    ranks = [take(dataset, config, 10, rank=rank, world_size=2) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        assert torch.equal(torch.cat([rank[step].source.images for rank in ranks]), batch.source.images)
+    rest = take(dataset, config, 4, start=whole[5].consumed)
+    assert all(same(one, two) for one, two in zip(rest, whole[6:], strict=True))
+
+
+def test_a_bad_view_that_nobody_asks_for_changes_nothing(make_dataset):
+    dataset = make_dataset(5)
+    config = config_of(source_sampling="fixed", source_cameras=("Cam0",), source_views=(1, 1), target_views=1)
+    config = config.model_copy(update={"target_sampling": "fixed", "target_cameras": ("Cam2",)})
+    clean = take(dataset, config, 4)
+    damage(dataset, list(range(5)), [1, 3, 4, 5])
+    assert all(same(one, two) for one, two in zip(clean, take(dataset, config, 4), strict=True))
+
+
+def test_a_list_of_bad_members_is_passed_over_without_reading(make_dataset, tmp_path):
+    dataset = make_dataset(12)
+    bad = damage(dataset, [2], list(range(6)))
+    met = take(dataset, config_of(bad_share=1.0), 9)
+    listed = tmp_path / "bad.txt"
+    listed.write_text("# found by verify\n" + "\n".join(sorted(bad)) + "\n")
+    with CaptureStream(dataset, config_of(quarantine=str(listed)), seed=0, rank=0, world_size=1) as stream:
+        known = [next(stream).unpack() for _ in range(9)]
+        assert not stream.quarantine.found
+    assert all(same(one, two) for one, two in zip(met, known, strict=True))
+    with pytest.raises(UserError, match=r"data\.quarantine: .*nowhere"):
+        take(dataset, config_of(quarantine=str(tmp_path / "nowhere")), 1)
+
+
+def test_too_many_bad_members_end_the_run_with_their_names(make_dataset):
+    dataset = make_dataset(8)
+    damage(dataset, [1, 2, 3, 4], list(range(6)))
     before = threading.active_count()
-    with pytest.raises(BadMember, match=r"shards/000001\.tar, member person001_0\.Cam\d\.jpg: its checksum is wrong"):
-        take(dataset, config_of(), 3)
+    with pytest.raises(TooManyBad, match=r"member person00\d_0\.Cam\d\.jpg: its checksum is wrong") as caught:
+        take(dataset, config_of(bad_share=0.001), 9)
+    assert "data.bad_share: 2 of" in str(caught.value)
     assert threading.active_count() == before
 
 
-def test_broken_pixels_behind_good_checksums_name_the_camera(make_dataset, make_capture):
+def test_a_dataset_of_nothing_but_bad_members_ends(make_dataset, make_capture):
     images = make_capture(0).images
-    dataset = make_dataset(1, images=tuple(image[:-40] for image in images))
-    with pytest.raises(BadMember, match=r"capture person000_0, camera Cam\d: broken image"):
-        take(dataset, config_of(batch_size=1), 1)
+    dataset = make_dataset(2, images=tuple(image[:-40] for image in images))
+    with pytest.raises(TooManyBad, match=r"no capture is left.*\n.*Cam\d\.jpg: broken image"):
+        take(dataset, config_of(batch_size=1, bad_share=1.0), 1)
 
 
 def open_files() -> int:
@@ -194,7 +251,7 @@ def test_a_dataset_travels_to_a_spawned_process_as_its_url(make_dataset):
         "import pickle, sys; from data import CaptureStream; from configs.schema import DataConfig\n"
         "dataset, config = pickle.loads(sys.stdin.buffer.read())\n"
         "with CaptureStream(dataset, config, seed=0, rank=0, world_size=1) as stream:\n"
-        "    print(next(stream).source.images.sum().item())"
+        "    print(next(stream).unpack().source.images.sum().item())"
     )
     sent = pickle.dumps((dataset, config_of()))
     assert len(sent) < 2000
@@ -211,16 +268,16 @@ def test_a_dataset_that_changed_on_the_way_is_refused(make_dataset):
         pickle.loads(sent)
 
 
-def test_the_cache_keeps_to_its_limit():
+def test_the_cache_keeps_what_it_has():
     cache = PixelCache(1000)
-    pair = (np.zeros(300, np.uint8), np.zeros(100, np.uint8))
+    pixels, coverage = np.arange(300, dtype=np.uint8), np.zeros(100, np.uint8)
     for key in range(5):
-        cache.put(key, pair)
-        assert cache.get(key) is pair
+        cache.put(key, pixels, coverage)
     assert cache.bytes == 800
-    assert [key for key in range(5) if cache.get(key)] == [3, 4]
-    cache.get(3)
-    cache.put(5, pair)
-    assert [key for key in range(6) if cache.get(key)] == [3, 5]
-    cache.put(6, (np.zeros(2000, np.uint8), pair[1]))
-    assert cache.get(6) is None
+    assert [key for key in range(5) if cache.get(key)] == [0, 1]
+    cache.put(6, pixels[:100], coverage)
+    assert (len(cache), cache.bytes) == (3, 1000)
+    pixels[:] = 0
+    kept = cache.get(0)
+    assert kept is not None
+    assert kept[0][5] == 5

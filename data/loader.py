@@ -1,0 +1,117 @@
+"""A rank's stream by threads or by processes: torch's DataLoader around `CaptureStream`, the same batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from configs.schema import DataConfig
+from data.dataset import Dataset
+from data.quarantine import Quarantine
+from data.sampling import Sampler
+from data.stream import CaptureStream, sampler_of
+from data.views import PackedBatch
+
+
+def open_datasets(config: DataConfig) -> list[Dataset]:
+    """`data.train`, then every dataset of `data.mixture`.
+
+    Raises:
+        UserError: one that is not there.
+    """
+    urls = [config.train, *(other.url for other in config.mixture)]
+    return [Dataset.open(url, verify=config.verify, settings=config.store) for url in urls]
+
+
+def open_stream(datasets: Sequence[Dataset], config: DataConfig, **place: Any) -> CaptureStream | ProcessStream:
+    """This rank's micro-batches, by threads or, with `data.loaders`, by processes.
+
+    Args:
+        datasets: as `open_datasets` gives them.
+        config: the section `data`.
+        place: `seed`, `rank`, `world_size`, `accumulation`, `start` and `pin` of `CaptureStream`.
+    """
+    return (ProcessStream if config.loaders else CaptureStream)(datasets, config, **place)
+
+
+class ProcessStream(Iterator[PackedBatch]):
+    """The batches of one `CaptureStream`, each made by one of `config.loaders` spawned processes in turn.
+
+    Every process opens the datasets and makes its clients itself, so nothing is inherited by a fork.
+
+    Attributes:
+        sampler, quarantine, waited: as in `CaptureStream`.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], config: DataConfig, *, pin: bool = False, **place: Any) -> None:
+        self.sampler: Sampler = sampler_of(datasets, config, place["seed"])
+        self.quarantine, self.waited = Quarantine(config.bad_share), 0.0
+        loader = DataLoader(
+            _Stripes(list(datasets), config, place),
+            batch_size=None,
+            num_workers=config.loaders,
+            multiprocessing_context="spawn",
+            prefetch_factor=max(1, config.prefetch // config.loaders),
+            pin_memory=pin,
+        )
+        self._made: Iterator[_Made] | None = iter(loader)
+
+    def __enter__(self) -> ProcessStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __next__(self) -> PackedBatch:
+        if self._made is None:
+            raise StopIteration
+        began = time.perf_counter()
+        try:
+            made = next(self._made)
+            self.quarantine.merge(made.bad)
+            if isinstance(made.outcome, Exception):
+                raise made.outcome
+            return made.outcome
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self.waited += time.perf_counter() - began
+
+    def close(self) -> None:
+        """End the processes; a closed stream is at its end."""
+        self._made = None  # the iterator ends its processes when nobody holds it
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a process hands over: a batch or why there is none, and the bad members that it met so far."""
+
+    outcome: PackedBatch | Exception
+    bad: dict[str, str]
+
+    def pin_memory(self) -> _Made:
+        if isinstance(self.outcome, Exception):
+            return self
+        return _Made(self.outcome.pin_memory(), self.bad)
+
+
+class _Stripes(IterableDataset):
+    """What each process of a `ProcessStream` runs."""
+
+    def __init__(self, datasets: list[Dataset], config: DataConfig, place: dict[str, Any]) -> None:
+        self._datasets, self._config, self._place = datasets, config, place
+
+    def __iter__(self) -> Iterator[_Made]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        try:
+            with CaptureStream(self._datasets, self._config, **self._place, worker=worker, workers=workers) as stream:
+                for batch in stream:
+                    yield _Made(batch, stream.quarantine.found)
+        except Exception as error:  # as it is: DataLoader would make a text with a traceback of it
+            yield _Made(error, {})

@@ -42,27 +42,35 @@ def capture_of(sample: dict[str, Any], where: str) -> Capture:
     """A capture of webdataset's sample: bytes by suffix, beside `__key__`."""
     where = f"{where}, sample {sample.get('__key__')}"
     members = {name: data for name, data in sample.items() if not name.startswith("__")}
+    if "json" not in members:
+        raise UserError("the sample has no json", where=where, hint="data.shards.sample_json says what is in it")
     try:
         about = json.loads(members.pop("json"))
-        cameras = [camera["name"] for camera in about["cameras"]]
+        cameras = [_text(camera["name"]) for camera in about["cameras"]]
         images, masks = zip(*(_pair(members, camera, where) for camera in cameras), strict=True)
         capture = Capture(
-            subject=about["subject"],
-            frame=about["frame"],
+            subject=_text(about["subject"]),
+            frame=_text(about["frame"]),
             cameras=tuple(cameras),
             world_to_camera=np.array([camera["world_to_camera"] for camera in about["cameras"]], np.float64),
             K=np.array([camera["K"] for camera in about["cameras"]], np.float64),
             sizes=tuple((int(camera["size"][0]), int(camera["size"][1])) for camera in about["cameras"]),
             images=images,
             masks=masks,
-            expression=about["expression"],
-            meta=about["meta"],
+            expression={_text(name): float(value) for name, value in about["expression"].items()},
+            meta=dict(about["meta"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise UserError(f"the sample is no capture ({error!r})", where=where) from None
     if members:
         raise UserError(f"odd members: {', '.join(sorted(members))}", where=where, hint="none of them was opened")
     return capture
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _pair(members: dict[str, bytes], camera: str, where: str) -> tuple[bytes, bytes | None]:

@@ -1,7 +1,8 @@
 """Captures into WebDataset tars, many processes at a time; each shard brings the part of the index that describes it.
 
 A shard is `shards/NNNNNN.tar`, its part `parts/NNNNNN.parquet`. A part is written after its shard, so a part that is
-there vouches for a whole shard; `data.manifest.commit` makes a dataset of them.
+there vouches for a whole shard; `data.manifest.commit` makes a dataset of them. Shards that somebody else wrote keep
+their names (`data.keep.reindex`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 import json
 import tarfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -24,9 +25,12 @@ from data.capture import Capture
 from data.images import read_header
 from data.index import PART, PER_VIEW, Shard
 from data.store import Store
+from data.urls import safe
 
 _BLOCK = 512
 _NOTE = b"headway.shard"
+
+Place = Callable[[str, bytes], tuple[int, int, int]]
 
 
 @dataclass(frozen=True)
@@ -72,15 +76,33 @@ def write_shard(url: str, number: int, captures: Iterable[Capture], note: str = 
             tar = _Tar(file)
             for capture in captures:
                 capture.validate()
-                rows.append(_add(tar, capture))
+                rows.append(capture_row(capture, tar.add))
             tar.finish()
         if not rows:
             raise UserError(f"shard {name} would hold no captures", where=url)
         shard = Shard(path, tar.offset, tar.digest.hexdigest())
         part = ShardPart(number, shard, pa.Table.from_pylist(rows, PART), note)
         store.put(aside, path)
-    store.write(f"parts/{name}.parquet", _dump(part))
+    write_part(store, part)
     store.close()
+    return part
+
+
+def write_part(store: Store, part: ShardPart) -> None:
+    """Store what describes a shard; the shard itself is there already."""
+    store.write(_part_path(part.number), _dump(part))
+
+
+def read_part(store: Store, name: str) -> ShardPart:
+    """A part by its name in the folder `parts`; whether its shard is there is not looked at.
+
+    Raises:
+        UserError: not a part, or one of another number.
+    """
+    part = _parse(store.read(f"parts/{name}"), f"{store.url}/parts/{name}")
+    if _part_path(part.number) != f"parts/{name}":
+        hint = "remove it, and write the shard again"
+        raise UserError("the part speaks of another shard", where=f"{store.url}/parts/{name}", hint=hint)
     return part
 
 
@@ -90,7 +112,7 @@ def existing_shards(url: str) -> dict[int, ShardPart]:
     found: dict[int, ShardPart] = {}
     for name in store.names("parts"):
         if name.endswith(".parquet"):
-            part = _parse(store.read(f"parts/{name}"), f"{store.url}/parts/{name}")
+            part = read_part(store, name)
             if store.size(part.shard.path) == part.shard.bytes:
                 found[part.number] = part
     store.close()
@@ -147,10 +169,16 @@ class _Tar:
         self.offset += len(data)
 
 
-def _add(tar: _Tar, capture: Capture) -> dict[str, Any]:
-    """Append a capture's members, a view's mask right behind its image; its row of the index."""
+def capture_row(capture: Capture, place: Place) -> dict[str, Any]:
+    """A capture's row of the index.
+
+    Args:
+        capture: validated.
+        place: told the name and bytes of each member, a view's mask right behind its image, it says where the member
+            lies: offset, length and CRC-32.
+    """
     name = capture.name
-    offset, length, crc = tar.add(f"{name}.json", sample_json(capture))
+    offset, length, crc = place(f"{name}.json", sample_json(capture))
     row: dict[str, Any] = {
         "name": name,
         "subject": capture.subject,
@@ -166,10 +194,10 @@ def _add(tar: _Tar, capture: Capture) -> dict[str, Any]:
     for camera, image, mask in zip(capture.cameras, capture.images, capture.masks, strict=True):
         suffix = read_header(image).suffix
         row["image_format"].append(suffix)
-        for key, value in zip(_PLACE, tar.add(f"{name}.{camera}.{suffix}", image), strict=True):
+        for key, value in zip(_PLACE, place(f"{name}.{camera}.{suffix}", image), strict=True):
             row[f"image_{key}"].append(value)
-        place = (-1, 0, 0) if mask is None else tar.add(f"{name}.{camera}.mask.png", mask)
-        for key, value in zip(_PLACE, place, strict=True):
+        found = (-1, 0, 0) if mask is None else place(f"{name}.{camera}.mask.png", mask)
+        for key, value in zip(_PLACE, found, strict=True):
             row[f"mask_{key}"].append(value)
     return row
 
@@ -190,6 +218,10 @@ def _rig_columns(capture: Capture) -> dict[str, Any]:
     }
 
 
+def _part_path(number: int) -> str:
+    return f"parts/{number:06d}.parquet"
+
+
 def _dump(part: ShardPart) -> bytes:
     shard = part.shard
     about = {"number": part.number, "path": shard.path, "bytes": shard.bytes, "sha256": shard.sha256, "note": part.note}
@@ -202,12 +234,10 @@ def _parse(data: bytes, where: str) -> ShardPart:
     try:
         table = pq.read_table(pa.BufferReader(data))
         about = json.loads((table.schema.metadata or {})[_NOTE])
-        shard = Shard(about["path"], int(about["bytes"]), str(about["sha256"]))
+        shard = Shard(safe(about["path"]), int(about["bytes"]), str(about["sha256"]))
         number, note = int(about["number"]), str(about["note"])
         rows = table.replace_schema_metadata(None).cast(PART)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         hint = "remove it and its shard, and write the shard again"
         raise UserError(f"not a part of an index ({error})", where=where, hint=hint) from None
-    if shard.path != f"shards/{number:06d}.tar":
-        raise UserError("the part speaks of another shard", where=where, hint="remove it, and write the shard again")
     return ShardPart(number, shard, rows, note)

@@ -127,6 +127,11 @@ class Index:
         return self._subject_codes[0]
 
     @property
+    def shard_numbers(self) -> NDArray[np.int32]:
+        """Of each row, the number in `shards` of its shard."""
+        return self._shard
+
+    @property
     def rig_numbers(self) -> NDArray[np.int32]:
         """Of each row, the number of its rig; rows with the same number have the same cameras."""
         return self._rig
@@ -266,9 +271,11 @@ def _column(table: pa.Table, name: str, schema: pa.Schema, where: str) -> Any:
     """One contiguous column of the right type, without nulls."""
     if name not in table.column_names or table.schema.field(name).type != schema.field(name).type:
         raise UserError(f"the index has no column '{name}' of {schema.field(name).type}", where=where)
-    column = table.column(name).combine_chunks()
+    chunks = table.column(name)
+    # Combining copies, one chunk too.
+    column = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
     if isinstance(column, pa.ChunkedArray):
-        column = column.chunk(0) if column.num_chunks else pa.array([], schema.field(name).type)
+        column = pa.array([], schema.field(name).type)
     values = column.values if pa.types.is_list(column.type) else column
     if column.null_count or values.null_count:
         raise UserError(f"the index has gaps in column '{name}'", where=where)

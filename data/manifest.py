@@ -103,6 +103,7 @@ def open_index(store: Store) -> tuple[Index, dict[str, Any]]:
         raise UserError(f"the manifest is incomplete ({error!r})", where=f"{store.url}/{MANIFEST}") from None
     if manifest.get("fingerprint") != fingerprint(shards):
         raise UserError("the fingerprint is not that of the shards", where=f"{store.url}/{MANIFEST}")
+    pa.default_memory_pool().release_unused()
     return Index(tables["captures"], tables["rigs"], shards, store.url), manifest
 
 
@@ -177,7 +178,7 @@ def _read_table(store: Store, entry: dict[str, Any]) -> pa.Table:
         data = store.read(path)
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise UserError("the index is not the one that was committed", where=where, hint="write it again")
-        return pq.read_table(pa.BufferReader(data))
+        return pq.read_table(pa.BufferReader(data), use_threads=False)
     except FileNotFoundError:
         raise UserError("the index is missing", where=where, hint="commit the dataset again") from None
     except pa.ArrowException as error:

@@ -178,3 +178,62 @@ def renderme360(
     from data.ingest.renderme360 import RenderMe360
 
     return RenderMe360(names(parts), extrinsics, lenses, quality)
+
+
+@format_command("eg3d")
+def eg3d(
+    mirrors: Annotated[bool, typer.Option(help="mirrored copies too, as a second frame of the same person")] = True,
+) -> Format:
+    """Convert image sets with EG3D's labels (FFHQ and others; one view per person).
+
+    SOURCE holds `dataset.json` ({"labels": [["00000/img00000000.png", [25 numbers]], ...]}) and the images it names, or
+    one zip of them, or is that zip; zips are read in place. A label is a camera-to-world matrix and K in shares of the
+    image.
+
+    **Example:** `headway data ingest eg3d s3://heads/FFHQ_512.zip --out out/data/ffhq --workers 8`
+    """
+    from data.ingest.eg3d import Eg3d
+
+    return Eg3d(mirrors)
+
+
+@format_command("openlrm")
+def openlrm(
+    up: Annotated[Literal["z", "y"], typer.Option(help="the world's axis that is up; Blender's is z")] = "z",
+    front: Annotated[
+        str, typer.Option(help="view that looks straight at the face, such as 000, where -y does not")
+    ] = "",
+) -> Format:
+    """Convert objects rendered for OpenLRM, LGM and their like.
+
+    SOURCE holds `OBJECT/rgba/000.png`, `OBJECT/pose/000.npy` (camera-to-world, Blender's axes) and
+    `OBJECT/intrinsics.npy`, at any depth. Alpha is the mask.
+
+    **Example:** `headway data ingest openlrm renders --out out/data/renders --workers 8`
+    """
+    from data.ingest.openlrm import OpenLrm
+
+    return OpenLrm(up, front)
+
+
+@format_command("monocular")
+def monocular(
+    fov: Annotated[float, typer.Option(help="horizontal field of view in degrees, where the npz has no camera")] = 0.0,
+    origin: Annotated[str, typer.Option(help="x,y,z of FLAME that becomes the head's origin")] = "0,0,0",
+    root_joint: Annotated[str, typer.Option(help="x,y,z of FLAME's root joint; else the npz's, or an estimate")] = "",
+    neck_joint: Annotated[str, typer.Option(help="x,y,z of FLAME's neck joint; else the npz's, or an estimate")] = "",
+    quality: Quality = 95,
+) -> Format:
+    """Convert clips of one head with tracked FLAME parameters (CelebV-HQ, VFHQ, VHAP, GaussianAvatars).
+
+    SOURCE holds `CLIP.mp4` beside `CLIP.npz`, or `CLIP/images/00000.png` (and `CLIP/masks/00000.png`) beside
+    `CLIP/tracked_flame_params_30.npz`, at any depth. Every frame becomes a capture of one view, its camera relative to
+    the head.
+
+    **Example:** `headway data ingest monocular clips --out out/data/clips --every 5 --fov 20`
+    """
+    from data.ingest.flame import vector
+    from data.ingest.monocular import Monocular
+
+    joints = (vector(root_joint, "--root-joint"), vector(neck_joint, "--neck-joint"))
+    return Monocular(fov, vector(origin, "--origin") or (0.0, 0.0, 0.0), *joints, quality)

@@ -77,12 +77,13 @@ class RenderMe360:
         with contextlib.ExitStack() as stack:
             files = [stack.enter_context(open_hdf5(source, unit.details[kind])) for kind in ("anno", "raw")]
             part = _Part(self, unit.subject, unit.details["part"], files, select)
-            tracked = bool(part.names("FLAME"))
-            similarity, how = (None, []) if tracked else find_canonical(part.capture(unit.details["first"])[0])
-            for frame in unit.details["frames"]:
+            frames, gone = part.tracked(unit.details["frames"])
+            similarity, how = (None, []) if gone is not None else find_canonical(part.capture(unit.details["first"])[0])
+            for frame in frames:
                 capture, said = part.capture(frame)
-                if tracked:
+                if gone is not None:
                     similarity, how = part.head(frame)
+                    said = said + gone
                 assert similarity is not None
                 meta = part.meta(frame, similarity)
                 yield replace(similarity.apply(capture), meta={**meta, "ingest": [*said, *how]})
@@ -112,6 +113,17 @@ class _Part:
     def names(self, path: str) -> list[str]:
         """What a group holds, in whichever file it is."""
         return next((names for file in self._files if (names := file.names(path))), [])
+
+    def tracked(self, frames: list[int]) -> tuple[list[int], list[str] | None]:
+        """Those frames that have a FLAME fit, and what to say of the others; all and None where no frame has one."""
+        if not self.names("FLAME"):
+            return frames, None
+        good = [frame for frame in frames if self._has(f"FLAME/{frame}/verts")]
+        lost = [str(frame) for frame in frames if frame not in good]
+        if not good:
+            where = f"subject {self.subject}, part {self.part}, frames {lost[0]} to {lost[-1]}"
+            raise UserError("not one of them has a FLAME fit, but others do", where=where)
+        return good, [f"frames without a FLAME fit were left out: {', '.join(lost)}"] if lost else []
 
     def capture(self, frame: int) -> tuple[Capture, list[str]]:
         """A frame in the data set's own world, and what was done to it."""

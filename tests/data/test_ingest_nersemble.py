@@ -136,11 +136,30 @@ def test_the_polynomials_terms(terms):
 
 def test_the_order_of_the_terms_is_cheungs():
     # The published expansions, written out.
-    assert TERMS[11] == ["r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb", "rgb", ""]
-    assert TERMS[14][9:] == ["rgb", "rrr", "ggg", "bbb", ""]
+    squares = ["r", "g", "b", "rg", "rb", "gb", "rr", "gg", "bb"]
+    assert TERMS[5] == ["r", "g", "b", "rgb", ""]
+    assert TERMS[7] == [*squares[:6], ""]
+    assert TERMS[10] == [*squares, ""]
+    assert TERMS[11] == [*squares, "rgb", ""]
+    assert TERMS[14] == [*squares, "rgb", "rrr", "ggg", "bbb", ""]
+    assert TERMS[17] == [*squares, "rgb", "rrg", "ggb", "bbr", "rrr", "ggg", "bbb", ""]
     assert TERMS[20][9:] == ["rgb", "rrg", "ggb", "bbr", "rrb", "ggr", "bbg", "rrr", "ggg", "bbb", ""]
     assert TERMS[22][19:] == ["rrgb", "rggb", "rgbb"]
+    assert TERMS[35][19:25] == ["rrrg", "rrrb", "gggr", "gggb", "bbbr", "bbbg"]
+    assert TERMS[35][25:] == ["rrgb", "rggb", "rgbb", "rrgg", "rrbb", "ggbb", "rrrr", "gggg", "bbbb", ""]
     assert all(len(names) == count for count, names in TERMS.items())
+
+
+def test_terms_are_products_of_linear_light():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    value = pixels / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    matrix = np.zeros((3, 11))
+    matrix[0, 3], matrix[1, 6], matrix[2, 9] = 0.9, 0.8, 1.1
+    r, g, b = np.moveaxis(linear, -1, 0)
+    wanted = np.stack([0.9 * r * g, 0.8 * r * r, 1.1 * r * g * b], axis=-1)
+    encoded = np.where(wanted <= 0.0031308, 12.92 * wanted, 1.055 * wanted ** (1 / 2.4) - 0.055)
+    assert np.abs(correct(pixels, matrix) - 255 * encoded.clip(0, 1)).max() < 1
 
 
 Change = Callable[[Path], object]

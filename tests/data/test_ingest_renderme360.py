@@ -18,9 +18,11 @@ from miniatures.scene import BALLS, check
 from configs import UserError
 from data.capture import Capture
 from data.images import decode
+from data.ingest.hdf5 import open_hdf5
 from data.ingest.job import Selection, ingest
 from data.ingest.renderme360 import RenderMe360
-from data.ingest.source import Source
+from data.ingest.source import Source, _Ranged
+from data.store import StoreError
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,29 @@ def test_missing_images_are_named(made):
     assert "images missing: 05" in found[1].meta["ingest"]
 
 
+def test_frames_without_flame_are_left_out_by_name(root):
+    no_flame("0")(root)
+    (capture,) = read(root)
+    assert capture.frame == "e0_0001"
+    assert "frames without a FLAME fit were left out: 0" in capture.meta["ingest"]
+
+
+def test_a_store_that_fails_is_not_a_broken_file(root, monkeypatch):
+    data, alive = (root / "0026_e0_raw.smc").read_bytes(), [True]
+
+    def fetch(start: int, stop: int) -> bytes:
+        if not alive[0]:
+            raise StoreError("the store is gone", where="s3://bucket")
+        return data[start:stop]
+
+    monkeypatch.setattr(Source, "open", lambda self, path: _Ranged(fetch, len(data)))
+    with open_hdf5(Source(root), "x.smc") as file:
+        assert file.attribute("Camera", "num_frame") == 2
+        alive[0] = False
+        with pytest.raises(StoreError, match="the store is gone"):
+            file.array("Camera/07/color/1")
+
+
 def test_ignored_lenses_keep_the_error_and_say_so(made):
     capture = read(made, lenses="ignore")[0]
     with pytest.raises(AssertionError):
@@ -183,6 +208,15 @@ def link(target: Any) -> Change:
     return put("Calibration/02/K", target)
 
 
+def no_flame(*frames: str) -> Change:
+    def change(file: h5py.File) -> None:
+        for frame in frames:
+            del file[f"FLAME/{frame}"]
+        file.create_group("FLAME/99")
+
+    return anno(change)
+
+
 def half_a_jpeg(file: h5py.File) -> None:
     data = file["Camera/03/color/0"][()]
     del file["Camera/03/color/0"]
@@ -222,7 +256,8 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "a FLAME pose of NaN": (put("FLAME/0/global_pose", np.full(3, np.nan)), "FLAME/0/global_pose: NaN"),
     "NaN in expressions": (put("FLAME/1/exp", np.full(50, np.nan)), "FLAME/1: NaN or infinity in the FLAME fit"),
-    "no FLAME of a frame": (anno(lambda f: f.__delitem__("FLAME/1")), "FLAME/1/global_pose: is not there"),
+    "no FLAME of any frame": (no_flame("0", "1"), "not one of them has a FLAME fit, but others do"),
+    "a FLAME without a pose": (anno(lambda f: f.__delitem__("FLAME/1/global_pose")), "global_pose: is not there"),
     "no image": (put("Camera/03/color/0", np.zeros(100, np.uint8), "raw"), "0026_e0_0000, camera 03: broken image"),
     "half an image": (anno(half_a_jpeg, "raw"), "0026_e0_0000, camera 03: broken image"),
     "a huge image": (put("Camera/03/color/0", np.frombuffer(HUGE, np.uint8), "raw"), "camera 03: broken image"),
@@ -233,9 +268,9 @@ BAD: dict[str, tuple[Change, str]] = {
         "num_frame of Camera is",
     ),
     "minus one frame": (anno(lambda f: f["Camera"].attrs.update({"num_frame": -1}), "raw"), "raw.smc: -1 frames"),
-    "more frames than images": (
-        anno(lambda f: f["Camera"].attrs.update({"num_frame": 3}), "raw"),
-        "0026_e0_0002: not one of the cameras has an image",
+    "no images of a frame": (
+        anno(lambda f: [f[f"Camera/{camera}/color"].pop("1", None) for camera in f["Camera"]], "raw"),
+        "0026_e0_0001: not one of the cameras has an image",
     ),
 }
 

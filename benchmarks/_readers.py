@@ -12,6 +12,7 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -128,6 +129,7 @@ def read_litdata(job: Job) -> Iterator[Batches]:
         with closing(_epochs(job, folder)) as batches:
             yield batches
     finally:
+        _stop_fetching()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -144,7 +146,16 @@ def _epochs(job: Job, folder: str) -> Generator[Any]:
             multiprocessing_context=torch.multiprocessing.get_context("forkserver") if job.workers else None,
         )
         yield from loader
+        _stop_fetching()
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def _stop_fetching() -> None:
+    """What litdata still fetches ahead would slow the next reader down."""
+    for thread in threading.enumerate():
+        if type(thread).__name__ == "PrepareChunksThread":
+            thread.force_stop()  # type: ignore[attr-defined]
+            thread.join(30)
 
 
 @contextmanager

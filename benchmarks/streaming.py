@@ -86,7 +86,7 @@ def prepare(folder: Path, store: ObjectStore, quick: bool) -> dict[int, CaptureS
     began, bucket = time.monotonic(), store.make_bucket("bench")
     sets = {}
     for views, captures in CAPTURES.items():
-        sets[views] = make_set(folder, bucket, captures // (3 if quick else 1), views)
+        sets[views] = make_set(folder, bucket, captures // (2 if quick else 1), views)
     optimize_set(folder, sets[16], LITDATA_CHUNK)
     upload(folder, "bench", store.environment())
     print(f"{store.kind}: {sum(s.captures for s in sets.values())} captures ready in {time.monotonic() - began:.0f} s")
@@ -109,7 +109,7 @@ def compare(link: Link, store: ObjectStore, sets: dict[int, CaptureSet], argumen
             turns: dict[str, list[Figures]] = {name: [] for name in READERS[views]}
             for turn in range(arguments.repeats):
                 for name in READERS[views][:: -1 if turn % 2 else 1]:
-                    turns[name].append(measure.one(name, best[name][0], arguments.seconds, warm=1.0))
+                    turns[name].append(measure.one(name, best[name][0], arguments.seconds, warm=arguments.seconds / 4))
             for name, those in turns.items():
                 fresh.setdefault(name, [*trials[name], *those][0]["first_batch_seconds"])
             found[f"8_of_{views}"] = {

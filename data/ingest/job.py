@@ -179,24 +179,28 @@ def ingest(
     """
     job = Job(format, check_url(source), check_url(out), select or Selection(), keep_going)
     groups, notes = _plan(job, per_shard)
-    total = sum(unit.captures for group in groups for unit in group)
-    tell = progress or (lambda done, total: None)
-    found = _already(job, groups, notes)
+    expected = [sum(unit.captures for unit in group) for group in groups]
+    total, tell = sum(expected), progress or (lambda done, total: None)
+    found = _already(job, len(groups), notes)
     for number in sorted(found):
         report(f"shard {number}: {len(groups[number])} units are there already")
-    kept = sum(sum(unit.captures for unit in groups[number]) for number in found)
+    kept = sum(expected[number] for number in found)
     tell(kept, total)
     missing = {n: (group, notes[n]) for n, group in enumerate(groups) if n not in found}
     for outcome in _convert_all(job, missing, workers, lambda done: tell(min(kept + done, total), total)):
         found[outcome.number] = outcome
         for line in outcome.said:
             report(line)
-    skipped = {name: error for number in sorted(found) for name, error in found[number].skipped.items()}
-    parts = [outcome.part for outcome in found.values() if outcome.part is not None]
+    tell(total, total)
+    return _commit(job, [found[number] for number in sorted(found)], licence)
+
+
+def _commit(job: Job, outcomes: list[Outcome], licence: str) -> DatasetInfo:
+    skipped = {name: error for outcome in outcomes for name, error in outcome.skipped.items()}
+    parts = [outcome.part for outcome in outcomes if outcome.part is not None]
     if not parts:
         name, error = next(iter(skipped.items()))
         raise UserError(f"not one of {len(skipped)} units could be converted; the first: {error}", where=name)
-    tell(total, total)
     return commit(job.out, parts, licence, _provenance(job, skipped))
 
 
@@ -244,12 +248,12 @@ def _provenance(job: Job, skipped: dict[str, str]) -> dict[str, Any]:
 _ALL = Selection()
 
 
-def _already(job: Job, groups: list[list[Unit]], notes: list[str]) -> dict[int, Outcome]:
+def _already(job: Job, count: int, notes: list[str]) -> dict[int, Outcome]:
     """Shards that are there and are the wanted ones; ones with gaps only if gaps are allowed."""
     found = {}
     for number, part in existing_shards(job.out).items():
         digest, _, gaps = part.note.partition(" ")
-        if number < len(groups) and digest == notes[number] and (job.keep_going or not gaps):
+        if number < count and digest == notes[number] and (job.keep_going or not gaps):
             found[number] = Outcome(number, 0, part, [], json.loads(gaps or "{}"))
     return found
 

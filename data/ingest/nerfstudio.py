@@ -7,7 +7,6 @@ Source: https://docs.nerf.studio/quickstart/data_conventions.html
 from __future__ import annotations
 
 import hashlib
-import json
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.errors import UserError
-from data.capture import MAX_CAMERA, Capture, check_extrinsics
+from data.capture import MAX_CAMERA, Capture
 from data.images import decode, encode_png, read_header
 from data.ingest.canonical import find_canonical
 from data.ingest.job import Selection, Unit
+from data.ingest.parse import inverse, matrix, read_json, rigid, word
 from data.ingest.source import Source
 
 FILE = "transforms.json"
@@ -47,7 +47,7 @@ class Nerfstudio:
     def units(self, source: Source, select: Selection) -> Iterator[Unit]:
         """The source itself where it is a capture, else the folders in it that are."""
         folders = captures_in(source)
-        words = {_word(Path(folder or source.where()).name): folder for folder in folders}
+        words = {word(Path(folder or source.where()).name): folder for folder in folders}
         if len(words) < len(folders):
             raise UserError("two folders would be the same subject", where=source.where())
         for subject in select.choose_subjects(words, source.where()):
@@ -95,7 +95,7 @@ def read_nerfstudio(
         raise UserError(f"holds {len(moments)} moments, not one capture", where=f"capture {folder}", hint=hint)
     if frame is not None and frame not in moments:
         raise UserError(f"has no moment {frame!r}", where=f"capture {folder}")
-    subject = subject or _word(Path(source.where()).name)
+    subject = subject or word(Path(source.where()).name)
     unit = Unit(subject, subject, details={"folder": ""})
     found = Nerfstudio(front).captures(source, unit, Selection())
     return next(capture for capture in found if frame in (None, capture.frame))
@@ -110,7 +110,7 @@ def read_as_given(folder: str | Path) -> Capture:
     source = Source(folder)
     tree = _read_tree(source, "")
     frame, named = next(iter(_moments(tree).items()))
-    return _read_capture(source, "", tree, named, _word(Path(source.where()).name), frame)[0]
+    return _read_capture(source, "", tree, named, word(Path(source.where()).name), frame)[0]
 
 
 def captures_in(source: Source) -> list[str]:
@@ -145,7 +145,7 @@ def _read_tree(source: Source, folder: str) -> dict[str, Any]:
     if not names:
         where = f"capture {source.where(folder)}"
         raise UserError(f"there is no {FILE} in it", where=where, hint="a nerfstudio folder holds one")
-    trees = [_read_json(source, _join(folder, name)) for name in names]
+    trees = [_read_file_of_frames(source, _join(folder, name)) for name in names]
     if len(trees) == 1:
         return trees[0]
     frames = []
@@ -156,17 +156,11 @@ def _read_tree(source: Source, folder: str) -> dict[str, Any]:
     return {"frames": list({posixpath.normpath(str(frame.get("file_path"))): frame for frame in frames}.values())}
 
 
-def _read_json(source: Source, path: str) -> dict[str, Any]:
-    where = source.where(path)
-    try:
-        tree = json.loads(source.read(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"not readable as JSON ({error})", where=where) from None
-    if not isinstance(tree, dict):
-        raise UserError("is no mapping", where=where)
+def _read_file_of_frames(source: Source, path: str) -> dict[str, Any]:
+    tree = read_json(source, path)
     entries = tree.get("frames")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError("has no frames", where=where, hint='"frames": [{"file_path": ...}, ...]')
+        raise UserError("has no frames", where=source.where(path), hint='"frames": [{"file_path": ...}, ...]')
     return tree
 
 
@@ -204,7 +198,7 @@ def _read_capture(
 
 def _named(entries: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """A camera name for every frame: its file's, numbered where that is not enough to tell them apart."""
-    names = [_word(str(entry.get("camera_id") or Path(str(entry.get("file_path", ""))).stem)) for entry in entries]
+    names = [word(str(entry.get("camera_id") or Path(str(entry.get("file_path", ""))).stem)) for entry in entries]
     names = [name[:MAX_CAMERA] for name in names]
     if len({name.lower() for name in names}) < len(names):
         names = [f"cam_{number:03d}" for number in range(len(entries))]
@@ -245,23 +239,9 @@ def _refuse_lenses(settings: dict[str, Any], where: str) -> None:
         raise UserError(f"the lens distorts ({', '.join(f'{k}={settings[k]}' for k in bent)})", where=where, hint=hint)
 
 
-def _extrinsics(matrix: Any, where: str) -> NDArray[np.float64]:
+def _extrinsics(value: Any, where: str) -> NDArray[np.float64]:
     """OpenCV world-to-camera of an OpenGL camera-to-world matrix, made exactly rigid."""
-    try:
-        camera_to_world = np.array(matrix, np.float64)
-    except (TypeError, ValueError):
-        camera_to_world = np.zeros(0)
-    if camera_to_world.shape == (3, 4):
-        camera_to_world = np.vstack([camera_to_world, [0, 0, 0, 1]])
-    if camera_to_world.shape != (4, 4):
-        raise UserError("transform_matrix is not 4 x 4 numbers", where=where)
-    check_extrinsics(camera_to_world, where)
-    left, _, right = np.linalg.svd((camera_to_world @ _FLIP)[:3, :3])
-    rotation = (left @ right).T
-    world_to_camera = np.eye(4)
-    world_to_camera[:3, :3] = rotation
-    world_to_camera[:3, 3] = -rotation @ camera_to_world[:3, 3]
-    return world_to_camera
+    return inverse(rigid(matrix(value, where, "transform_matrix", (4, 4), (3, 4)), where) @ _FLIP)
 
 
 def _intrinsics(settings: dict[str, Any], size: tuple[int, int], where: str) -> tuple[NDArray[np.float64], list[str]]:
@@ -343,8 +323,3 @@ def _gray(mask: bytes) -> tuple[bytes, list[str]]:
 def _notes(views: list[dict[str, Any]]) -> list[str]:
     """Every note once, in order."""
     return list(dict.fromkeys(note for view in views for note in view["notes"]))
-
-
-def _word(text: str) -> str:
-    """A name of the characters that captures allow."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-_") or "capture"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cluster.commands.data import ingest, look, plan, synth
+from cluster.commands.data import ingest, keep, look, plan, synth
 
 app = typer.Typer(no_args_is_help=True, help="Make, convert and look at datasets.", rich_markup_mode="markdown")
 app.add_typer(ingest.app, name="ingest")
@@ -12,3 +12,4 @@ app.command()(synth.synth)
 app.command("check-cameras")(look.check_cameras)
 app.command()(look.stats)
 app.command()(plan.plan)
+app.command()(keep.verify)

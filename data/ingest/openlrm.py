@@ -2,7 +2,7 @@
 
 Poses are Blender's `matrix_world` of the camera: camera-to-world, OpenGL axes (x right, y up, z backwards), 3 x 4 or
 4 x 4. The world is Blender's, +z up; a glTF head imported into it looks along -y, where view 000 stands. Objects were
-brought to [-1, 1]^3, so the unit is arbitrary and comes from the masks. `intrinsics.npy` is 3 x 2
+brought to [-1, 1]^3, so the unit says nothing: the head is made as wide as an adult's. `intrinsics.npy` is 3 x 2
 ([[fx, fy], [cx, cy], [width, height]]) or a K of 3 x 3; alpha is the mask.
 Source: https://github.com/3DTopia/OpenLRM, scripts/data/objaverse/blender_script.py and openlrm/datasets
 """
@@ -18,7 +18,8 @@ import numpy as np
 
 from configs.errors import UserError
 from data.capture import Capture, check_intrinsics
-from data.ingest.canonical import Similarity, find_canonical
+from data.ingest.canonical import DIAMETER, Similarity, find_canonical, silhouettes
+from data.ingest.hull import find_head
 from data.ingest.job import Selection, Unit
 from data.ingest.parse import Floats, inverse, matrix, read_npy, rigid, scale_intrinsics, stamp, word
 from data.ingest.pixels import split_alpha
@@ -35,10 +36,12 @@ class OpenLrm:
     Attributes:
         up: the world's axis that is up: z in Blender, y where somebody turned it already.
         front: a view that looks straight at the face, such as 000; empty where -y (or, with `up` y, +z) is the front.
+        metric: the unit is a metre, decimetre, centimetre or millimetre.
     """
 
     up: Literal["z", "y"] = "z"
     front: str = ""
+    metric: bool = False
     name: ClassVar[str] = "openlrm"
     version: ClassVar[int] = 1
 
@@ -72,6 +75,8 @@ class OpenLrm:
         capture = Capture(unit.subject, "0", tuple(views), np.stack(poses), np.stack(K), sizes, images, masks)
         capture = Similarity(_TURNS[self.up], np.zeros(3)).apply(capture)
         similarity, how = find_canonical(capture, self.front or None)
+        if not self.metric:
+            similarity, how = _of_usual_width(capture, similarity, how)
         up = "Blender's z-up world turned to y-up; " if self.up == "z" else ""
         said = [f"cameras: {up}OpenGL camera-to-world turned into OpenCV world-to-camera"]
         said += dict.fromkeys(line for note in notes for line in note)
@@ -85,6 +90,18 @@ class OpenLrm:
         pose = matrix(read_npy(source.read(path), source.where(path)), where, "the pose", (3, 4), (4, 4))
         image, mask, size, notes = split_alpha(source.read(f"{root}rgba/{view}.png"), where)
         return image, mask, size, inverse(rigid(pose, where) @ _OPENGL), _intrinsics(lens, size, where), notes
+
+
+def _of_usual_width(capture: Capture, similarity: Similarity, how: list[str]) -> tuple[Similarity, list[str]]:
+    """The similarity with another scale, so that the head in the masks is 0.18 m across."""
+    views = silhouettes(similarity.apply(capture))
+    head = None if views is None else find_head(views, np.array([0.0, 1.0, 0.0]))
+    if head is None:
+        return similarity, how
+    scale = similarity.scale * DIAMETER / head.diameter
+    said = f"scale: objects have no unit; scaled by {scale:.4g}, so that the head is {DIAMETER} m across"
+    kept = [line for line in how if not line.startswith("scale:")]
+    return Similarity(similarity.rotation, similarity.center, scale), [*kept, said]
 
 
 def _views(source: Source, entries: list[Entry], root: str, subject: str) -> list[str]:

@@ -203,6 +203,7 @@ def openlrm(
     front: Annotated[
         str, typer.Option(help="view that looks straight at the face, such as 000, where -y does not")
     ] = "",
+    metric: Annotated[bool, typer.Option("--metric", help="the unit is m, dm, cm or mm, not arbitrary")] = False,
 ) -> Format:
     """Convert objects rendered for OpenLRM, LGM and their like.
 
@@ -213,7 +214,7 @@ def openlrm(
     """
     from data.ingest.openlrm import OpenLrm
 
-    return OpenLrm(up, front)
+    return OpenLrm(up, front, metric)
 
 
 @format_command("monocular")

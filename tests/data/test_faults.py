@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 
@@ -73,8 +72,8 @@ def test_a_server_that_stops_for_a_while_is_waited_for(proxied, caplog):
 
 def test_hedges_cut_the_tail_and_cost_little(proxied):
     url, proxy = proxied
-    proxy.faults = Faults(stalled=0.03, stall_seconds=1)
-    slowest, hedges = {}, {}
+    proxy.faults = Faults(stalled=0.04, stall_seconds=1)
+    slow, hedges = {}, {}
     for hedge in (False, True):
         config = config_of(url, hedge=hedge)
         with Dataset.open(url, settings=config.store) as dataset:
@@ -84,8 +83,8 @@ def test_hedges_cut_the_tail_and_cost_little(proxied):
                 began = time.monotonic()
                 dataset.fetch(parts).result()
                 waits.append(time.monotonic() - began)
-            slowest[hedge] = float(np.quantile(waits[40:], 0.99))
+            slow[hedge] = sum(wait > 0.9 for wait in waits[40:])
             hedges[hedge] = dataset.traffic.hedges
-    assert slowest[False] > 0.9
-    assert slowest[True] < slowest[False] / 3
+    assert slow[False] >= 3
+    assert slow[True] <= slow[False] / 3
     assert hedges[False] == 0 < hedges[True] <= 0.05 * 200 + 16

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.text import size
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from data.manifest import DatasetInfo
 
 Workers = Annotated[int, typer.Option(min=1, help="shards at a time; the result does not depend on it")]
 _SHOWN = 20
@@ -31,7 +35,6 @@ def verify(
 
     **Example:** `headway data verify s3://bucket/heads --pixels --out bad.txt`
     """
-    from cluster.text import size
     from data.keep.verify import verify as read_all
 
     with transfer("read", _console()) as progress:
@@ -53,6 +56,33 @@ def verify(
         print(f"list: {out}")
     if report.findings:
         raise typer.Exit(1)
+
+
+def index(
+    folder: Annotated[str, typer.Argument(help="a folder, file:// or s3:// with tars in it or in its folder shards/")],
+    licence: Annotated[str, typer.Option(help="travels with the dataset")] = "unknown",
+    again: Annotated[bool, typer.Option("--again", help="make the index of a dataset anew")] = False,
+    workers: Workers = 4,
+) -> None:
+    """Make a dataset of WebDataset tars that somebody else wrote, without rewriting them.
+
+    Each tar is read once from end to end; only `parts/`, `index/` and `dataset.json` are added. Samples are called
+    `{subject}_{frame}` and consist of a `.json` (docs/data.md), `.{camera}.jpg` (png, webp, avif) and, where there are
+    masks, `.{camera}.mask.png`. Compressed tars, links, odd or huge members, and samples that are no captures are
+    refused by name. An interrupted call goes on where it stopped.
+
+    **Example:** `headway data index s3://bucket/their-tars --licence CC-BY-4.0`
+    """
+    from data.keep.reindex import reindex
+
+    with transfer("read", _console()) as progress:
+        info = reindex(folder, licence=licence, workers=workers, again=again, progress=progress, report=print)
+    _print_made(info)
+
+
+def _print_made(info: DatasetInfo) -> None:
+    made = f"{info.subjects} subjects, {info.captures} captures, {info.views} views, {info.shards} shards"
+    print(f"{info.url}: {made}, {size(info.bytes)}, fingerprint {info.fingerprint}")
 
 
 def _console() -> Console:

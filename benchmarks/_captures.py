@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -18,6 +19,8 @@ from data.shards import write_shard
 
 SIZE, POOL, NOISE = 256, 512, 11.0
 SHARD_BYTES = 32 * 2**20  # small for webdataset, whose shards are whole files; its readers loop over them
+LITDATA_AHEAD = 32  # chunks that each worker of litdata fetches ahead, so they are small here
+LITDATA_CHUNK = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,18 @@ def make_set(folder: Path, bucket: str, captures: int, views: int) -> CaptureSet
     return CaptureSet(name, captures, views, local, *places, image_bytes=image_bytes())
 
 
-def optimize_set(folder: Path, made: CaptureSet, chunk: int) -> None:
+def optimize_set(folder: Path, made: CaptureSet) -> None:
     """The same JPEGs in litdata's format, below `folder`."""
-    import litdata
-
-    output = str(folder / "optimized" / made.name)
-    item = partial(_item, views=made.views)
-    numbers = list(range(made.captures))
-    litdata.optimize(item, numbers, output, chunk_bytes=chunk, num_workers=1, start_method="spawn", verbose=False)
+    # litdata takes over the signals of the process that it writes in.
+    arguments = (str(folder / "optimized" / made.name), made.captures, made.views)
+    writing = multiprocessing.get_context("spawn").Process(target=_optimize, args=arguments)
+    writing.start()
+    try:
+        writing.join()
+    finally:
+        writing.kill()
+    if writing.exitcode:
+        raise SystemExit("litdata could not write its format; its messages are above")
 
 
 def upload(folder: Path, bucket: str, environment: dict[str, str]) -> None:
@@ -120,6 +127,13 @@ def capture_images(number: int, views: int) -> list[bytes]:
 
 def _place(number: int, view: int, views: int) -> int:
     return (number * views + view) * 7919 % POOL
+
+
+def _optimize(output: str, captures: int, views: int) -> None:
+    import litdata
+
+    item, numbers = partial(_item, views=views), list(range(captures))
+    litdata.optimize(item, numbers, output, chunk_bytes=LITDATA_CHUNK, num_workers=1, start_method="spawn")
 
 
 def _item(number: int, views: int) -> dict[str, object]:

@@ -26,7 +26,7 @@ import s3fs
 import simplejpeg
 import torch
 import webdataset as wds
-from _captures import SIZE, CaptureSet, pool
+from _captures import LITDATA_AHEAD, LITDATA_CHUNK, SIZE, CaptureSet, pool
 from _servers import presign
 from numpy.typing import NDArray
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from data.store import Range
 
 VIEWS, BATCH, AHEAD = 8, 8, 2
-LITDATA_AHEAD = 32  # chunks that each of its workers fetches ahead, so they are small here
-LITDATA_CHUNK = 2 * 2**20
 Encoded = tuple[str, list[bytes]]
 Batches = Iterator[Any]
 

@@ -115,12 +115,15 @@ def wait_for(url: str, seconds: float) -> None:
 
 @contextmanager
 def _gateway(folder: Path, launcher: Path) -> Iterator[ObjectStore]:
-    port = _free_ports()
-    up = [str(launcher), str(folder), str(port)]
     try:
-        done = subprocess.run(up, capture_output=True, text=True, timeout=240, check=False)
-        if done.returncode:
-            raise SystemExit(f"{launcher.name} failed: {done.stderr.strip()}")
+        for attempt in range(3):  # on a busy machine Ceph's daemons lose patience with each other
+            port = _free_ports()
+            up = [str(launcher), str(folder), str(port)]
+            done = subprocess.run(up, capture_output=True, text=True, timeout=240, check=False)
+            if not done.returncode:
+                break
+            if attempt == 2:
+                raise SystemExit(f"{launcher.name} failed: {done.stderr.strip()}")
         pairs = done.stdout.splitlines()[0].removeprefix("export ").split()
         settings = {**dict(pair.split("=", 1) for pair in pairs), "AWS_DEFAULT_REGION": "us-east-1"}
         yield ObjectStore("Ceph radosgw", port, settings, folder, [f"{folder}/run/client.rgw.asok"])

@@ -27,7 +27,6 @@ from typing import Any
 from _captures import CaptureSet, make_set, optimize_set, upload
 from _client import Client, client
 from _link import LOOPBACK, Link, cannot_shape, shaped_link
-from _readers import LITDATA_CHUNK
 from _report import finish, median_and_spread
 from _servers import LAUNCHER, ObjectStore, object_store, presign
 
@@ -87,7 +86,7 @@ def prepare(folder: Path, store: ObjectStore, quick: bool) -> dict[int, CaptureS
     sets = {}
     for views, captures in CAPTURES.items():
         sets[views] = make_set(folder, bucket, captures // (2 if quick else 1), views)
-    optimize_set(folder, sets[16], LITDATA_CHUNK)
+    optimize_set(folder, sets[16])
     upload(folder, "bench", store.environment())
     print(f"{store.kind}: {sum(s.captures for s in sets.values())} captures ready in {time.monotonic() - began:.0f} s")
     return sets

@@ -182,6 +182,12 @@ class Index:
         """How many cameras saw each capture."""
         return np.diff(self._view_starts)
 
+    def capture_bytes(self) -> NDArray[np.int64]:
+        """Bytes of each capture's members together, without the tar's headers."""
+        each = self._flat["image_length"].astype(np.int64) + self._flat["mask_length"]
+        ends = np.concatenate([[0], np.cumsum(each)])[self._view_starts]
+        return np.diff(ends) + _numpy(self._captures["sample_length"])
+
     def rig(self, row: int) -> Rig:
         """The cameras of a row."""
         number = int(self._rig[row])

@@ -78,8 +78,9 @@ def observe(capture: Capture, canonical: bool = True) -> Observed:
     """Shrink a capture's views; at most 16 of them, spread over the rig's list.
 
     Args:
-        capture: with cameras of any convention; `meta["keypoints_3d"]` may hold `[k, 3]` points (or a mapping of names
-            to points) in the cameras' world, `meta["keypoints_2d"]` by camera `[k, 2]` pixels of them.
+        capture: with cameras of any convention. Of its meta, `keypoints_3d` (`[k, 3]`, or points by name) or
+            `keypoints` (`points` `[k, 3]`, as importers write it) are points in the cameras' world, `keypoints_2d`
+            holds by camera `[k, 2]` pixels of them.
         canonical: whether the cameras are said to be in the canonical head frame; the template's landmarks then stand
             in for keypoints where there are fewer than three views.
 
@@ -89,7 +90,7 @@ def observe(capture: Capture, canonical: bool = True) -> Observed:
     count = len(capture.cameras)
     chosen = sorted({round(number) for number in np.linspace(0, count - 1, min(count, MOST_VIEWS))})
     pairs = [_small(capture, view) for view in chosen]
-    keypoints = _keypoints(capture)
+    keypoints = keypoints_of(capture)
     if keypoints is None and canonical and len(chosen) < 3:
         head = neutral_head()
         keypoints = head.vertices[list(head.landmarks.values())].astype(np.float64)
@@ -141,8 +142,15 @@ def _check_numbers(world_to_camera: Floats, K: Floats, where: str) -> None:
         raise UserError(f"focal length {K[0, 0]:g}, {K[1, 1]:g} is not positive", where=where)
 
 
-def _keypoints(capture: Capture) -> Floats | None:
+def keypoints_of(capture: Capture) -> Floats | None:
+    """Keypoints `[k, 3]` of a capture, as importers keep them; None where it has none.
+
+    Raises:
+        UserError: they are something else, naming the capture.
+    """
     given = capture.meta.get("keypoints_3d")
+    if given is None and isinstance(found := capture.meta.get("keypoints"), dict):
+        given = found.get("points")
     if given is None:
         return None
     points: NDArray[Any]
@@ -151,7 +159,7 @@ def _keypoints(capture: Capture) -> Floats | None:
     except (TypeError, ValueError):
         points = np.zeros(0)
     if points.ndim != 2 or points.shape[1] != 3 or not len(points) or not np.isfinite(points).all():
-        what = "meta['keypoints_3d'] is not a list of [x, y, z]"
+        what = "the keypoints in meta are not a list of [x, y, z]"
         raise UserError(what, where=f"capture {capture.name}")
     return points
 

@@ -15,6 +15,7 @@ from data.images import Fit, decode, load, resample
 from data.inspect.cameras import Verdict
 from data.inspect.frame import Placement
 from data.inspect.hypotheses import repaired
+from data.inspect.observed import keypoints_of
 from data.synth import neutral_head
 
 Floats = NDArray[np.float64]
@@ -101,11 +102,11 @@ def _draw_axes(draw: ImageDraw.ImageDraw, placement: Placement, world_to_camera:
 
 
 def _keypoints(capture: Capture, placement: Placement) -> Floats:
-    given = capture.meta.get("keypoints_3d")
-    if given is None:
-        head = neutral_head()
-        return placement(head.vertices[list(head.landmarks.values())].astype(np.float64))
-    return np.array(list(given.values()) if isinstance(given, dict) else given, np.float64)
+    given = keypoints_of(capture)
+    if given is not None:
+        return given
+    head = neutral_head()
+    return placement(head.vertices[list(head.landmarks.values())].astype(np.float64))
 
 
 def _project(points: Floats, world_to_camera: Floats, K: Floats) -> Floats:

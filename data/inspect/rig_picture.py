@@ -60,6 +60,7 @@ def draw_dataset(summary: Summary) -> bytes:
 def _draw_rig(axes: Axes, rig: Rig, plane: tuple[int, int], title: str) -> None:
     from matplotlib import colormaps
     from matplotlib.collections import LineCollection, PolyCollection
+    from matplotlib.patheffects import withStroke
 
     head = neutral_head()
     shown = head.vertices[head.faces]
@@ -75,7 +76,8 @@ def _draw_rig(axes: Axes, rig: Rig, plane: tuple[int, int], title: str) -> None:
         axes.add_collection(LineCollection(list(lines), colors=[color], linewidths=0.9, zorder=4))
     for view in _apart(labels[:, list(plane)], 0.22 * reach):
         x, y = labels[view, list(plane)]
-        axes.text(x, y, str(view), ha="center", va="center", fontsize=8, color=colors[view], zorder=5)
+        text = axes.text(x, y, str(view), ha="center", va="center", fontsize=8, color=colors[view], zorder=5)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     held = np.vstack([labels, head.vertices[head.vertices[:, 1] > -0.16]])[:, list(plane)]
     low, high = held.min(axis=0) - 0.1 * reach, held.max(axis=0) + 0.1 * reach
     axes.set_xlim(low[0], high[0])

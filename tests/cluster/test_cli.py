@@ -62,7 +62,11 @@ COMMANDS = [
     ["config", "diff"],
     ["data", "synth"],
     ["data", "ingest", "nerfstudio"],
+    ["data", "ingest", "eg3d"],
+    ["data", "ingest", "openlrm"],
+    ["data", "ingest", "monocular"],
     ["data", "stats"],
+    ["data", "check-cameras"],
 ]
 
 

@@ -251,9 +251,10 @@ def test_keypoints_speak_where_masks_and_colours_are_silent(person, case):
 def test_keypoints_may_have_names_and_need_no_pixels(person):
     head = neutral_head()
     points = {name: head.vertices[vertex].tolist() for name, vertex in head.landmarks.items()}
-    verdict = check_capture(replace(person, meta={"keypoints_3d": points}))
-    assert verdict.right
-    assert verdict.ranked[0][1].keypoints == 1.0
+    for meta in ({"keypoints_3d": points}, {"keypoints": {"ids": [0], "points": list(points.values())}}):
+        verdict = check_capture(replace(person, meta=meta))
+        assert verdict.right
+        assert verdict.ranked[0][1].keypoints == 1.0
 
 
 def test_nothing_to_compare_is_not_called_wrong(person):
@@ -273,7 +274,7 @@ BAD: dict[str, tuple[Callable[[Capture], Capture], str]] = {
     "negative focal": (lambda c: broken(c, lambda w, K: (w, -K)), "focal length -"),
     "broken image": (lambda c: replace(c, images=(c.images[0][:40], *c.images[1:])), "camera c00: broken image"),
     "broken mask": (lambda c: replace(c, masks=(*c.masks[:4], b"x", *c.masks[5:])), "camera c04: broken image or mask"),
-    "flat keypoints": (lambda c: replace(c, meta={"keypoints_3d": [1, 2, 3]}), r"is not a list of \[x, y, z\]"),
+    "flat keypoints": (lambda c: replace(c, meta={"keypoints_3d": [1, 2, 3]}), r"are not a list of \[x, y, z\]"),
     "keypoints of words": (lambda c: replace(c, meta={"keypoints_3d": [["a", "b", "c"]]}), r"\[x, y, z\]"),
     "NaN keypoints": (lambda c: replace(c, meta={"keypoints_3d": [[0, 0, float("nan")]]}), r"\[x, y, z\]"),
     "too few 2D keypoints": (

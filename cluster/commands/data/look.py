@@ -36,7 +36,8 @@ def stats(
 def check_cameras(
     captures: Annotated[str, typer.Argument(help="DATASET, DATASET#capture or a nerfstudio folder")],
     out: Annotated[
-        Path | None, typer.Option(help="write a PNG: the head drawn into the views of the first capture that is wrong")
+        Path | None,
+        typer.Option(help="write a picture: the head in the views of the first capture that is wrong, or of the first"),
     ] = None,
     number: Annotated[int, typer.Option("--captures", min=1, help="how many of a dataset, spread over it")] = 3,
 ) -> None:
@@ -64,7 +65,7 @@ def check_cameras(
             pages = [draw_verdict(capture, verdict)]
     if out is not None and pages:
         buffer = io.BytesIO()
-        pages[0].save(buffer, "PNG")
+        pages[0].save(buffer, "JPEG" if out.suffix.lower() in (".jpg", ".jpeg") else "PNG", quality=88)
         _write(out, buffer.getvalue())
     if wrong:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.text import size
+from configs import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,6 +79,109 @@ def index(
     with transfer("read", _console()) as progress:
         info = reindex(folder, licence=licence, workers=workers, again=again, progress=progress, report=print)
     _print_made(info)
+
+
+Source = Annotated[str, typer.Argument(help="dataset to read: a folder, file:// or s3://")]
+Out = Annotated[str, typer.Argument(help="dataset to write: a folder, file:// or s3://")]
+ShardMb = Annotated[float, typer.Option(min=0.001, help="MB after which a shard is full")]
+PerShard = Annotated[int, typer.Option(min=0, help="captures after which a shard is full, instead of --shard-mb")]
+Processes = Annotated[int, typer.Option(min=1, help="processes; the result does not depend on it")]
+
+
+def reshard(
+    source: Source,
+    out: Out,
+    shard_mb: ShardMb = 256.0,
+    per_shard: PerShard = 0,
+    image_size: Annotated[str, typer.Option(help="fit images to HxW, such as 512x512; K follows")] = "",
+    format: Annotated[str, typer.Option(help="encode images anew: jpg, webp, avif or png")] = "",
+    quality: Annotated[int, typer.Option(min=0, max=100, help="of what is encoded; 0: jpg 92, webp 90, avif 80")] = 0,
+    views: Annotated[str, typer.Option(help="keep these cameras only: names with commas between")] = "",
+    first_views: Annotated[int, typer.Option(min=0, help="keep the first n cameras of each rig; 0 for all")] = 0,
+    shuffle: Annotated[int | None, typer.Option(help="seed of another order of captures in the shards")] = None,
+    exclude: Annotated[Path | None, typer.Option(help="leave these captures out; also verify's list")] = None,
+    workers: Processes = 1,
+) -> None:
+    """Write a dataset anew in other shards, smaller, or elsewhere; streamed, and going on where it stopped.
+
+    Images keep their bytes unless a size or a format is asked for. Licence and provenance travel along. The order in
+    which a run sees captures never depends on the order in shards: --shuffle is for readers that go from end to end.
+
+    **Example:** `headway data reshard s3://bucket/heads s3://bucket/heads-256 --image-size 256x256 --format webp`
+    """
+    from data.keep.choose import Choice, read_list
+    from data.keep.recode import Recoding
+    from data.keep.reshard import reshard as write
+
+    cameras = tuple(name.strip() for name in views.split(",") if name.strip())
+    recoding = Recoding(_size_of(image_size), format or None, quality or None, cameras, first_views or None)
+    choice = Choice(excluded=() if exclude is None else read_list(exclude))
+    with transfer("read", _console()) as progress:
+        info = write(
+            source,
+            out,
+            choice=choice,
+            recoding=recoding,
+            shard_mb=shard_mb,
+            per_shard=per_shard or None,
+            shuffle=shuffle,
+            workers=workers,
+            progress=progress,
+            report=print,
+        )
+    _print_made(info)
+
+
+def subset(
+    source: Source,
+    out: Out,
+    subjects: Annotated[int, typer.Option(min=0, help="the first n of the nested order, as data.subjects")] = 0,
+    subject_list: Annotated[Path | None, typer.Option(help="everybody in this file, a name per line")] = None,
+    captures: Annotated[Path | None, typer.Option(help="the captures in this file, a name per line")] = None,
+    exclude: Annotated[Path | None, typer.Option(help="leave these out: captures, subjects, verify's list")] = None,
+    shard_mb: ShardMb = 256.0,
+    per_shard: PerShard = 0,
+    workers: Processes = 1,
+) -> None:
+    """Copy some subjects or captures of a dataset; several options restrict together.
+
+    `--subjects 100` copies exactly those that `data.subjects=100` trains on, whatever the seed: 100 are among 1,000.
+    Training on a part needs no copy: `data.subjects` reads it out of the whole dataset. A copy is for giving away, or
+    for another place.
+
+    **Example:** `headway data subset s3://bucket/heads out/hundred --subjects 100`
+    """
+    from data.keep.choose import Choice, read_list
+    from data.keep.reshard import reshard as write
+
+    lists = [None if path is None else read_list(path) for path in (subject_list, captures, exclude)]
+    choice = Choice(subjects or None, lists[0], lists[1], lists[2] or ())
+    if choice == Choice():
+        hint = "--subjects, --subject-list, --captures or --exclude; `headway data reshard` copies everything"
+        raise UserError("nothing says what is wanted", where="headway data subset", hint=hint)
+    with transfer("read", _console()) as progress:
+        info = write(
+            source,
+            out,
+            choice=choice,
+            shard_mb=shard_mb,
+            per_shard=per_shard or None,
+            workers=workers,
+            made_by="headway data subset",
+            progress=progress,
+            report=print,
+        )
+    _print_made(info)
+
+
+def _size_of(text: str) -> tuple[int, int] | None:
+    """`HxW`, or nothing."""
+    height, _, width = text.lower().partition("x")
+    if not text:
+        return None
+    if not (height.isdigit() and width.isdigit()):
+        raise UserError(f"{text!r} is no size", where="--image-size", hint="height x width, such as 512x512")
+    return int(height), int(width)
 
 
 def _print_made(info: DatasetInfo) -> None:

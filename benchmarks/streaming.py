@@ -241,9 +241,9 @@ def summary(results: Figures, rate: str) -> dict[str, float]:
             pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
             found[f"{prefix}ratio_vs_{peer}_8_of_{views}"] = statistics.median(pairs)
         for views, suffix in ((16, ""), (80, "_8_of_80")):
-            bytes_ratio = sets[f"8_of_{views}"]["headway"].get("asked_over_needed")
-            if bytes_ratio:
-                found[f"{prefix}bytes_over_needed{suffix}"] = bytes_ratio["median"]
+            ours = sets[f"8_of_{views}"]["headway"]
+            if over := ours.get("asked_over_needed") or ours.get("link_over_needed"):
+                found[f"{prefix}bytes_over_needed{suffix}"] = over["median"]
         found[f"{prefix}first_batch_seconds"] = sets["first_batch_seconds_in_a_fresh_process"]["headway"]
     rates = {name: figures["rates"] for name, figures in results["local"].items()}
     pairs = zip(rates["headway"], rates["bare"], strict=True)

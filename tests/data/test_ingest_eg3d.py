@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
-from miniatures.eg3d import files, label, mirrored, write, write_zip
-from miniatures.scene import BALLS, found_balls
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from miniatures.eg3d import FOCAL, files, label, mirrored, write, write_zip
+from miniatures.scene import BALLS, Camera, found_balls, look_at
 
 from configs import UserError
 from data.capture import Capture
 from data.dataset import Dataset
 from data.images import decode
-from data.ingest.eg3d import Eg3d
+from data.ingest.eg3d import Eg3d, _camera
 from data.ingest.job import Selection, ingest
 from data.ingest.source import Source
 from data.inspect.cameras import check_capture
@@ -212,3 +217,31 @@ def test_the_miniature_flips_as_eg3d_does():
     np.testing.assert_allclose(
         np.array(mirrored(numbers)[:16]).reshape(4, 4), flip @ np.array(numbers[:16]).reshape(4, 4) @ flip
     )
+
+
+@given(
+    yaw=st.floats(-1.2, 1.2),
+    pitch=st.floats(-0.8, 0.8),
+    radius=st.floats(2.2, 3.2),
+    size=st.sampled_from([64, 512, 1024]),
+)
+@settings(max_examples=50, deadline=None)
+def test_any_label_gives_the_camera_that_it_is_of(yaw, pitch, radius, size):
+    away = np.array([np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)])
+    origin = np.array([0.0, -0.028, 0.003])
+    true = Camera(np.eye(3), look_at(origin + radius / 2.7 * away, origin), (size, size))
+    world_to_camera, K = _camera(label(true), (size, size), "here")
+    np.testing.assert_allclose(world_to_camera, true.world_to_camera, atol=1e-9)
+    np.testing.assert_allclose(K, [[size * FOCAL, 0, size / 2], [0, size * FOCAL, size / 2], [0, 0, 1]])
+
+
+def test_a_zip_is_read_where_it_lies():
+    memory = fsspec.filesystem("memory")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, data in files(2).items():
+            archive.writestr(name, data)
+    memory.pipe("/heads/ffhq.zip", made.getvalue())
+    info = ingest(Eg3d(), "memory://heads/ffhq.zip", "memory://out/ffhq", report=lambda line: None)
+    assert (info.subjects, info.captures) == (2, 4)
+    memory.store.clear()

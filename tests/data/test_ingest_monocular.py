@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from miniatures.eg3d import png
 from miniatures.monocular import NECK, ROOT, benchmark, vhap, write_folder, write_video
 from miniatures.scene import BALLS, found_balls
+from scipy.spatial.transform import Rotation
 
 from configs import UserError
 from data.capture import Capture
@@ -158,6 +161,23 @@ def test_frames_are_chosen_and_numbered_as_in_the_clip(tmp_path):
     assert max(off(capture) for capture in found) < 1.0
 
 
+three = st.tuples(*[st.floats(-1.5, 1.5)] * 3)
+
+
+@given(turn=three, neck=three, shift=three, root=three, joint=three, origin=three, point=three)
+@settings(max_examples=50, deadline=None)
+def test_a_pose_takes_points_where_skinning_does(turn, neck, shift, root, joint, origin, point):
+    """Against the formula of linear blend skinning, joint by joint, for a vertex that is all skull."""
+    arrays = {"rotation": [turn], "neck_pose": [neck], "translation": [shift], "root_joint": root, "neck_joint": joint}
+    buffer = io.BytesIO()
+    np.savez(buffer, **{key: np.array(value) for key, value in arrays.items()})
+    pose = read_tracking(buffer.getvalue(), "x.npz").pose(0, np.array(origin))
+    vertex = np.array(origin) + point
+    bent = Rotation.from_rotvec(neck).apply(vertex - joint) + joint
+    wanted = Rotation.from_rotvec(turn).apply(bent - root) + root + shift
+    np.testing.assert_allclose(pose[:3, :3] @ point + pose[:3, 3], wanted, atol=1e-9)
+
+
 NAMES = {
     "Clip+0jFnQ6OVQ7A+P0+C2+F1500-1700": ("0jFnQ6OVQ7A-P0-", "C2-F1500-1700"),
     "Clip+0jFnQ6OVQ7A+P1+C0+F1-20": ("0jFnQ6OVQ7A-P1-", "C0-F1-20"),
@@ -188,6 +208,23 @@ def test_two_clips_of_a_person_go_into_one_dataset(tmp_path):
     assert (info.subjects, info.captures) == (1, 4)
     with Dataset.open(info.url) as dataset:
         assert off(dataset.capture(dataset.captures[-1])) < 1.0
+
+
+def test_the_result_does_not_depend_on_the_workers(tmp_path):
+    for clip in ("anna", "bert"):
+        write_folder(tmp_path / f"set/{clip}", *vhap(3))
+    prints = [
+        ingest(
+            Monocular(),
+            str(tmp_path / "set"),
+            str(tmp_path / f"out{workers}"),
+            workers=workers,
+            per_shard=3,
+            report=lambda line: None,
+        ).fingerprint
+        for workers in (1, 2)
+    ]
+    assert prints[0] == prints[1]
 
 
 def test_the_newest_tracking_of_a_folder_counts(root):

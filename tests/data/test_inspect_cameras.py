@@ -171,9 +171,9 @@ TOLD_BY_COLOURS = [case for case in BROKEN if not case.startswith(("face", "mill
 
 
 @pytest.mark.parametrize("case", TOLD_BY_COLOURS)
-def test_a_broken_convention_is_named_without_masks(studio, case):
+def test_a_broken_convention_is_named_without_masks(person, case):
     change, wanted = BROKEN[case]
-    assert named(check_capture(without_masks(broken(studio, change)))) == wanted
+    assert named(check_capture(without_masks(broken(person, change)))) == wanted
 
 
 @pytest.mark.parametrize("number", [101])

@@ -26,33 +26,41 @@ def open_hdf5(source: Source, path: str) -> Iterator[Hdf5]:
     with contextlib.closing(source.open(path)) as raw:
         try:
             file = h5py.File(raw, "r")
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise UserError(f"no HDF5, or cut off ({_short(error)})", where=where) from None
         with contextlib.closing(file):
             yield Hdf5(file, where)
 
 
 class Hdf5:
-    """Groups, arrays and attributes by path."""
+    """Groups, arrays and attributes by path; whatever the library finds wrong with them names the path.
+
+    Args:
+        file: an open `h5py.File`.
+        where: names it in messages.
+    """
 
     def __init__(self, file: Any, where: str) -> None:
         self._file, self.where = file, where
 
     def __contains__(self, path: str) -> bool:
-        return self._get(path) is not None
+        with self._named(path):
+            return self._get(path) is not None
 
     def holds_array(self, path: str) -> bool:
         """Whether an array, not a group, is there."""
         import h5py
 
-        return isinstance(self._get(path), h5py.Dataset)
+        with self._named(path):
+            return isinstance(self._get(path), h5py.Dataset)
 
     def names(self, path: str) -> list[str]:
         """What a group holds, sorted; empty where there is no such group."""
         import h5py
 
-        found = self._get(path)
-        return sorted(found.keys()) if isinstance(found, h5py.Group) else []
+        with self._named(path):
+            found = self._get(path)
+            return sorted(found.keys()) if isinstance(found, h5py.Group) else []
 
     def array(self, path: str, limit: int = MAX_FILE) -> NDArray[Any]:
         """An array of numbers.
@@ -62,27 +70,24 @@ class Hdf5:
         """
         import h5py
 
-        where, found = self._at(path), self._get(path)
-        if found is None:
-            raise UserError("is not there", where=where)
-        if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiub":
-            raise UserError("is no array of numbers", where=where)
-        if found.external or found.is_virtual:
-            raise UserError("keeps its numbers in another file", where=where)
-        if found.size is None or found.size * found.dtype.itemsize > limit:
-            raise UserError(f"is larger than {limit} bytes", where=where)
-        try:
+        where = self._at(path)
+        with self._named(path):
+            found = self._get(path)
+            if found is None:
+                raise UserError("is not there", where=where)
+            if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiub":
+                raise UserError("is no array of numbers", where=where)
+            if found.external or found.is_virtual:
+                raise UserError("keeps its numbers in another file", where=where)
+            if found.size is None or found.size * found.dtype.itemsize > limit:
+                raise UserError(f"is larger than {limit} bytes", where=where)
             return np.asarray(found[()])
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"is broken ({_short(error)})", where=where) from None
 
     def attribute(self, path: str, name: str) -> Any:
         """An attribute of the file (empty path) or of a group; None where there is none."""
-        found = self._get(path) if path else self._file
-        try:
+        with self._named(path):
+            found = self._get(path) if path else self._file
             return None if found is None else found.attrs.get(name)
-        except (OSError, RuntimeError, TypeError) as error:
-            raise UserError(f"the attribute {name} is broken ({_short(error)})", where=self._at(path)) from None
 
     def _get(self, path: str) -> Any:
         """The object at a path of hard links; a link may lead to another file, so others are refused."""
@@ -90,16 +95,20 @@ class Hdf5:
 
         found: Any = self._file
         for part in path.split("/"):
-            try:
-                link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
-                if link is None:
-                    return None
-                if not isinstance(link, h5py.HardLink):
-                    raise UserError("is a link; only what lies in the file is read", where=self._at(path))
-                found = found[part]
-            except (OSError, RuntimeError, KeyError, ValueError) as error:
-                raise UserError(f"is broken ({_short(error)})", where=self._at(path)) from None
+            link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+            if link is None:
+                return None
+            if not isinstance(link, h5py.HardLink):
+                raise UserError("is a link; only what lies in the file is read", where=self._at(path))
+            found = found[part]
         return found
+
+    @contextlib.contextmanager
+    def _named(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            raise UserError(f"is broken ({_short(error)})", where=self._at(path)) from None
 
     def _at(self, path: str) -> str:
         return f"{self.where}, {path}" if path else self.where

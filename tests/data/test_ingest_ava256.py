@@ -100,6 +100,14 @@ def test_parts_can_be_chosen(made):
         read(made, Selection(cameras=("999",)))
 
 
+def test_what_makes_a_unit_changes_nothing(made, monkeypatch):
+    whole = read(made)
+    monkeypatch.setattr("data.ingest.ava256.FRAMES_PER_UNIT", 2)
+    assert [unit.captures for unit in Ava256().units(Source(made), Selection())] == [2, 1]
+    for one, other in zip(whole, read(made), strict=True):
+        assert (one.name, one.images, one.meta) == (other.name, other.images, other.meta)
+
+
 def test_in_s3_only_parts_of_the_zips_are_read(made, tmp_path, bucket):  # noqa: F811
     fsspec.filesystem("s3", skip_instance_cache=True).put(str(made), f"{bucket}/ava", recursive=True)
     settings: dict[str, Any] = {"licence": "CC-BY-NC-4.0", "report": str, "select": Selection(most_frames=1)}

@@ -110,6 +110,17 @@ def test_without_flame_masks_and_rig_tell_the_frame(tmp_path):
         assert found[0].images[3] == bytes(file["Camera/03/color/0"][()])
 
 
+@pytest.mark.parametrize("part", ["e0", "s1"])
+def test_what_makes_a_unit_changes_nothing(tmp_path, monkeypatch, part):
+    root = write(tmp_path / "smc", part=part, count=6)
+    whole = read(root)
+    monkeypatch.setattr("data.ingest.renderme360.FRAMES_PER_UNIT", 1)
+    assert len(list(RenderMe360().units(Source(root), Selection()))) == 2
+    for one, other in zip(whole, read(root), strict=True):
+        assert (one.name, one.images, one.meta) == (other.name, other.images, other.meta)
+        np.testing.assert_array_equal(one.world_to_camera, other.world_to_camera)
+
+
 def test_resized_images_scale_the_intrinsics(tmp_path):
     capture = read(write(tmp_path / "smc", full=20.4))[0]
     check(capture, exact=True)

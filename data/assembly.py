@@ -78,6 +78,7 @@ class Task:
     Attributes:
         sample: what to read; `original` what was drawn, `attempt` how many stand-ins it took.
         ranges: members to fetch, after `plan`.
+        asked: when it was asked for, by `time.perf_counter`.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Task:
         self.assembly, self.place, self.sample = assembly, place, sample
         self.original, self.attempt = original or sample, attempt
         self.ranges: list[Range] = []
+        self.asked = 0.0
         self._views = [(sample.source_row, view) for view in sample.source]
         self._views += [(sample.target_row, view) for view in sample.target]
         self._missing: list[tuple[int, int]] = []

@@ -46,6 +46,7 @@ class CaptureStream(Iterator[PackedBatch]):
         sampler: what decides; its `fingerprint` names the data.
         quarantine: bad members that this process met.
         waited: seconds that the consumer has waited for batches.
+        latencies: seconds from asking for a sample to having it decoded, of the latest ones.
 
     Raises:
         UserError: a batch that cannot be shared, too few cameras or subjects; while iterating, a store that does not
@@ -71,6 +72,7 @@ class CaptureStream(Iterator[PackedBatch]):
         self.sampler = sampler_of(self._datasets, config, seed)
         self.quarantine = Quarantine(config.bad_share, read_quarantine(config.quarantine))
         self.waited = 0.0
+        self.latencies: deque[float] = deque(maxlen=20_000)
         self._config, self._rank, self._pin = config, rank, pin
         self._numbers = Shares.numbers(worker, workers)
         self._cache = PixelCache(config.cache_mb * 2**20)
@@ -135,6 +137,7 @@ class CaptureStream(Iterator[PackedBatch]):
         try:
             while any(part.where in self.quarantine for part in task.plan(self._cache)):
                 task = self._replaced(task)
+            task.asked = time.perf_counter()
             read = self._datasets[task.sample.dataset].fetch(task.ranges)
             if read.done():
                 return self._decode(task, read)
@@ -154,6 +157,7 @@ class CaptureStream(Iterator[PackedBatch]):
         try:
             task.decode(read.result(), self._cache)
             self.quarantine.passed(len(task.ranges))
+            self.latencies.append(time.perf_counter() - task.asked)
         except BadMember as error:
             self._quarantine(task, error)
         except BaseException as error:

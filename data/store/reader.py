@@ -78,9 +78,13 @@ class Reader:
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "headway-store"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="headway-store", daemon=True)
         self._thread.start()
-        self._transport, self._circuit, self._slots = self._wait(self._start(scheme, root, tell))
         self._measuring = asyncio.Lock()
         self._owner = os.getpid()
+        try:
+            self._transport, self._circuit, self._slots = self._wait(self._start(scheme, root, tell))
+        except BaseException:
+            self._end()
+            raise
         _OPEN.add(self)
 
     async def _start(self, scheme: str, root: str, tell: Tell) -> tuple[Transport, Circuit, asyncio.Semaphore]:
@@ -109,6 +113,9 @@ class Reader:
             return
         with contextlib.suppress(Exception):
             self._wait(self._stop())
+        self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
@@ -254,21 +261,22 @@ class Reader:
         return data
 
     async def _measure(self, part: Range) -> None:
-        """Time small requests and a few large ones, as many at once as later; once per process."""
+        """Time small requests, as many at once as later, and a few large ones; once per process."""
         async with self._measuring:
             if self._measured:
                 return
             self._measured = True
-            many = min(32, self._settings.in_flight)
+            many = self._settings.in_flight
             tiny, large = (part.offset, part.offset + 1), (0, _PROBE_BYTES)
             try:
-                await self._time(part.path, tiny, 1)
-                request, _ = await self._time(part.path, tiny, many)
+                await self._time(part.path, tiny, many)  # opens the connections
+                waves = [await self._time(part.path, tiny, many) for _ in range(_PROBES)]
                 seconds, count = await self._time(part.path, large, _PROBES)
             except Exception:  # what is wrong shows in the read itself, which knows how to wait
                 return
+            request = min(wave[0] for wave in waves) / many
             if count > _PROBES:
-                self.cost = Cost(request / many, max(seconds - request / many, 1e-6) / count)
+                self.cost = Cost(request, max(seconds - request, 1e-6) / count)
 
     async def _time(self, path: str, where: tuple[int, int], many: int) -> tuple[float, int]:
         """Seconds and bytes of `many` equal requests at once."""

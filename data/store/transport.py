@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import fsspec
 
-from data.store.errors import Refused, describe
+from data.store.errors import Refused, StoreError, describe
 from data.store.ranges import Buffer
 
 _REFUSED = (
@@ -153,14 +153,15 @@ def _sorted(error: Exception) -> Exception:
 
 def _credentials() -> dict[str, Any]:
     """Keys from the environment are found by obstore itself; profiles and files by botocore's chain, or none."""
-    if "AWS_ACCESS_KEY_ID" in os.environ:
+    if "AWS_ACCESS_KEY_ID" in os.environ or os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         return {}
     import botocore.session
 
     session = botocore.session.get_session()
     found = session.get_credentials()
     if found is None:
-        return {}
+        hint = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or AWS_SKIP_SIGNATURE=true for a public bucket"
+        raise StoreError("there are no credentials", where="s3://", hint=f"set {hint}")
 
     def provide() -> dict[str, Any]:
         from datetime import UTC, datetime, timedelta

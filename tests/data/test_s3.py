@@ -105,6 +105,30 @@ def test_a_server_that_is_gone_is_named_at_the_deadline(monkeypatch, moto):
     store.close()
 
 
+def test_a_store_without_credentials_says_so_at_once(bucket, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    threads = threading.active_count()
+    with pytest.raises(StoreError, match="there are no credentials"):
+        Dataset.open(f"{bucket}/set")
+    assert threading.active_count() <= threads
+
+
+def test_credentials_of_a_profile_are_found(make_dataset, bucket, monkeypatch, tmp_path):
+    make_dataset(1, url=f"{bucket}/set")
+    keys = (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+    listed = tmp_path / "credentials"
+    listed.write_text(f"[default]\naws_access_key_id = {keys[0]}\naws_secret_access_key = {keys[1]}\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(listed))
+    with Dataset.open(f"{bucket}/set") as dataset:
+        assert dataset.capture("person000").images
+
+
 def test_a_forked_child_makes_its_own_client(make_dataset, bucket):
     dataset = make_dataset(2, url=f"{bucket}/fork")
     expected = first_batch(dataset).names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cluster.commands.data import ingest, keep, look, plan, synth
+from cluster.commands.data import bench, ingest, keep, look, plan, synth
 
 app = typer.Typer(no_args_is_help=True, help="Make, convert and look at datasets.", rich_markup_mode="markdown")
 app.add_typer(ingest.app, name="ingest")
@@ -16,3 +16,4 @@ app.command()(keep.verify)
 app.command()(keep.index)
 app.command()(keep.reshard)
 app.command()(keep.subset)
+app.command()(bench.bench)

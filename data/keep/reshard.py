@@ -36,13 +36,14 @@ _HEADERS = 1024  # bytes of tar around a member: its header and, on average, its
 
 @dataclass(frozen=True)
 class Job:
-    """One shard to write: these rows of that source."""
+    """One shard to write: these rows of that source, of so many bytes each."""
 
     source: str
     fingerprint: str
     out: str
     number: int
     rows: tuple[int, ...]
+    sizes: tuple[int, ...]
     recoding: Recoding
     note: str
 
@@ -94,8 +95,9 @@ def reshard(
         done = {**choice.describe(), **_changes(recoding), **({} if shuffle is None else {"shuffle": shuffle})}
         about = _provenance(dataset.info, made_by, done)
         _check_out(source, out, about)
-        jobs = [_job(dataset, out, number, group, recoding) for number, group in enumerate(groups)]
-        parts = _write_all(dataset.index, jobs, workers, progress, report)
+        sizes = dataset.index.capture_bytes()
+        jobs = [_job(dataset, sizes, out, number, group, recoding) for number, group in enumerate(groups)]
+        parts = _write_all(jobs, workers, progress, report)
     return commit(out, parts, dataset.info.licence, about)
 
 
@@ -188,26 +190,24 @@ def _sizes(index: Index, rows: NDArray[np.int64], recoding: Recoding) -> NDArray
     return index.capture_bytes()[rows] * shares[which] + _HEADERS * members[which]
 
 
-def _job(dataset: Dataset, out: str, number: int, rows: tuple[int, ...], recoding: Recoding) -> Job:
+def _job(
+    dataset: Dataset, sizes: NDArray[np.int64], out: str, number: int, rows: tuple[int, ...], recoding: Recoding
+) -> Job:
     names = [dataset.index.text("name", row) for row in rows]
     about = [_VERSION, dataset.fingerprint, dataclasses.asdict(recoding), names]
     note = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-    return Job(dataset.url, dataset.fingerprint, out, number, rows, recoding, note)
+    bytes_each = tuple(sizes[list(rows)].tolist())
+    return Job(dataset.url, dataset.fingerprint, out, number, rows, bytes_each, recoding, note)
 
 
-def _write_all(
-    index: Index, jobs: list[Job], workers: int, progress: Progress, report: Callable[[str], object]
-) -> list[ShardPart]:
-    there = existing_shards(jobs[0].out)
-    found = {
-        job.number: there[job.number] for job in jobs if job.number in there and there[job.number].note == job.note
-    }
+def _write_all(jobs: list[Job], workers: int, progress: Progress, report: Callable[[str], object]) -> list[ShardPart]:
+    notes = {job.number: job.note for job in jobs}
+    found = {n: part for n, part in existing_shards(jobs[0].out).items() if part.note == notes.get(n)}
     if found:
         report(f"{len(found)} of {len(jobs)} shards are there already")
-    sizes = index.capture_bytes()
     missing = [job for job in jobs if job.number not in found]
-    total = sum(int(sizes[list(job.rows)].sum()) for job in jobs)
-    before = total - sum(int(sizes[list(job.rows)].sum()) for job in missing)
+    total = sum(sum(job.sizes) for job in jobs)
+    before = total - sum(sum(job.sizes) for job in missing)
     progress(before, total)
     alone = any(url.startswith("memory://") for url in (jobs[0].source, jobs[0].out))
     try:
@@ -222,12 +222,11 @@ def _write_all(
 def _write(job: Job, tell: Callable[[int], object]) -> ShardPart:
     """Write one shard, in a process of its own perhaps."""
     dataset = _enter(job.source, job.fingerprint)
-    sizes = dataset.index.capture_bytes()
 
     def captures() -> Iterator[Capture]:
-        for row, capture in zip(job.rows, read_captures(dataset, job.rows, job.recoding), strict=True):
+        for size, capture in zip(job.sizes, read_captures(dataset, job.rows, job.recoding), strict=True):
             yield capture
-            tell(int(sizes[row]))
+            tell(size)
 
     return write_shard(job.out, job.number, captures(), job.note)
 

@@ -30,7 +30,7 @@ from data.order import Captures
 def bytes_of(url: str) -> dict[str, str]:
     """Digest of every file of a dataset but parts."""
     root = Path(url.removeprefix("file://"))
-    files = [path for path in root.rglob("*") if path.is_file() and path.parent.name != "parts"]
+    files = [path for path in root.rglob("[!.]*") if path.is_file() and path.parent.name != "parts"]
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

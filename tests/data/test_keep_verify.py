@@ -281,3 +281,26 @@ def test_a_rerun_names_the_same(make_dataset):
         overwrite(dataset, spot.path, spot.offset, b"??")
     assert found(dataset.url, workers=3) == found(dataset.url, workers=1)
     assert len(found(dataset.url)) == 3
+
+
+def test_memory_does_not_grow_with_the_shard(make_capture, tmp_path, monkeypatch):
+    """24 MB in one shard, read in pieces of 256 KB; nothing but one member is ever held."""
+    import tracemalloc
+
+    import numpy as np
+
+    from data.images import encode_png
+    from data.manifest import commit
+
+    noise = encode_png(np.random.default_rng(0).integers(0, 255, (500, 500, 3)).astype(np.uint8))
+    views = 32
+    capture = make_capture(0, views=views, sizes=((500, 500),) * views, images=(noise,) * views, masks=(None,) * views)
+    write_shard(str(tmp_path), 0, [capture])
+    assert commit(str(tmp_path)).bytes > 24e6
+    monkeypatch.setattr(sequential, "PIECE", 2**18)
+    tracemalloc.start()
+    try:
+        assert found(str(tmp_path)) == []
+        assert tracemalloc.get_traced_memory()[1] < 3e6
+    finally:
+        tracemalloc.stop()

@@ -84,10 +84,15 @@ class Hdf5:
             return np.asarray(found[()])
 
     def attribute(self, path: str, name: str) -> Any:
-        """An attribute of the file (empty path) or of a group; None where there is none."""
+        """Numbers that an attribute of the file (empty path) or of a group holds; None where there are none.
+
+        Text of variable length is not read: a damaged heap, where such text lies, keeps HDF5's library busy for ever.
+        """
         with self._named(path):
             found = self._get(path) if path else self._file
-            return None if found is None else found.attrs.get(name)
+            if found is None or name not in found.attrs or found.attrs.get_id(name).dtype.kind not in "fiub":
+                return None
+            return found.attrs[name]
 
     def _get(self, path: str) -> Any:
         """The object at a path of hard links; a link may lead to another file, so others are refused."""

@@ -31,7 +31,7 @@ from data.ingest.source import Source
 FRAMES_PER_UNIT = 32
 _FILE = re.compile(r"^(?:.*/)?([A-Za-z0-9]+)_([A-Za-z0-9-]+(?:_[A-Za-z0-9-]+)*)_raw\.smc$")
 _FLAME = ("global_pose", "neck_pose", "jaw_pose", "left_eye_pose", "right_eye_pose", "trans", "shape", "exp")
-_FACTS = ("age", "color", "gender", "height", "weight", "capture_date")
+_FACTS = ("age", "height", "weight")
 
 
 @dataclass(frozen=True)
@@ -298,10 +298,7 @@ def _rounded(points: Floats) -> list[list[float]]:
     return np.round(points, 5).tolist()
 
 
-def _plain(value: Any) -> Any:
-    """An attribute as a JSON value."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, np.generic):
-        value = value.item()
-    return value if isinstance(value, str | int | float) and value == value else None
+def _plain(value: Any) -> float | None:
+    """An attribute as a JSON number."""
+    found = np.asarray(value, np.float64) if value is not None else np.zeros(0)
+    return float(found.ravel()[0]) if found.size == 1 and np.isfinite(found).all() else None

@@ -184,7 +184,7 @@ class _Check:
             self._shard(f"cannot be read from end to end: {error.what}")
             self._one_by_one()
         else:
-            self._lost(None)
+            self._lost("the tar does not hold it where the index says", size)
             self._compare(digest, size)
         self.bytes += stream.offset
 
@@ -196,7 +196,8 @@ class _Check:
             ahead = next((offset for offset in reversed(self._order) if offset >= stream.offset), None)
             member = self._expected.get(ahead) if ahead is not None else None
             if member is None or member.place.offset + member.place.length > stream.size:
-                self._shard(str(error))
+                if stream.size >= self._contents.shard.bytes:  # else its size has been complained about
+                    self._shard(str(error))
                 stream.skip(stream.size)
                 return None
             stream.skip(member.place.offset - stream.offset)
@@ -268,11 +269,12 @@ class _Check:
                 self._bad(member, error.what)
         self._expected = {}
 
-    def _lost(self, why: str | None) -> None:
+    def _lost(self, why: str, size: int | None = None) -> None:
         """Every member that was not met is bad."""
         for offset in sorted(self._expected):
             member = self._expected[offset]
-            self._bad(member, why or "the tar does not hold it where the index says")
+            behind = size is not None and offset + member.place.length > size
+            self._bad(member, f"the shard ends before it does, at byte {size}" if behind else why)
         self._expected = {}
 
     def _compare(self, digest: str, size: int) -> None:

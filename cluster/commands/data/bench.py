@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cluster.commands.data.keep import once
 from cluster.commands.train import Overrides
 from cluster.text import size
 from configs import UserError, load_config
@@ -61,7 +62,7 @@ def bench(
             seconds=seconds,
             step_seconds=step_seconds,
             bare=compare is not None,
-            progress=lambda done, total: count(round(done), round(total) or 1),
+            progress=once(count, 1.0),
         )
     print(_as_json(data, found) if as_json else _as_text(data, found, step_seconds))
 

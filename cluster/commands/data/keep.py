@@ -195,6 +195,20 @@ def _console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def once(lines: Callable[[int, int], None], unit: float) -> Callable[[float, float], None]:
+    """Passes counts on in whole units, the end once and not before it."""
+    ended = False
+
+    def tell(done: float, total: float) -> None:
+        nonlocal ended
+        whole = max(1, round(total / unit))
+        if done < total or not ended:
+            lines(min(whole - 1, int(done / unit)) if done < total else whole, whole)
+        ended = done >= total
+
+    return tell
+
+
 @contextlib.contextmanager
 def transfer(what: str, console: Console) -> Iterator[Callable[[int, int], object]]:
     """A bar in bytes with their rate, or a line every few seconds where there is no terminal.
@@ -208,7 +222,7 @@ def transfer(what: str, console: Console) -> Iterator[Callable[[int, int], objec
 
     if not console.is_terminal:
         with counter(f"{what} MB", console) as lines:
-            yield lambda done, total: lines(round(done / 1e6), max(1, round(total / 1e6)))
+            yield once(lines, 1e6)
         return
     columns = (
         TextColumn(what),

@@ -117,13 +117,14 @@ def measure(
         with open_stream(datasets, config, seed=seed, rank=0, world_size=1) as stream:
             next(stream)
             first = time.perf_counter() - began
+            encoded = _encoded(stream, datasets, config) if bare else []
+            half, threads = min(seconds, _BARE_SECONDS) / 2, config.readers * max(1, config.loaders)
+            before = decode_bare(encoded, config.image_size, threads, half) if bare else None
             found = _run(stream, datasets, config, seconds, step_seconds, progress)
-            if bare:
-                encoded = _encoded(stream, datasets, config)
-        if bare:
-            threads = config.readers * max(1, config.loaders)
-            rate = decode_bare(encoded, config.image_size, threads, min(seconds, _BARE_SECONDS))
-            found = replace(found, bare=rate)
+            if before is not None:
+                # Before and after, because a machine's speed drifts.
+                after = decode_bare(encoded, config.image_size, threads, half)
+                found = replace(found, bare=(before + after) / 2)
         return replace(found, first_batch=first)
     finally:
         for dataset in datasets:
@@ -167,7 +168,10 @@ def _run(
     step_seconds: float,
     progress: Progress,
 ) -> Measured:
-    """Take batches for some seconds."""
+    """Take batches for some seconds, once those are gone that were made while nobody took any."""
+    ready = config.prefetch + 1
+    for _ in range(ready):
+        next(stream)
     inside = stream if isinstance(stream, CaptureStream) else None
     if inside is not None:
         inside.latencies.clear()
@@ -185,7 +189,7 @@ def _run(
     p50, p99 = (float(np.quantile(latencies, q)) if latencies else None for q in (0.5, 0.99))
     traffic = _difference(_traffic(datasets), before) if inside is not None else None
     if traffic is not None and datasets[0].url.startswith("file://"):
-        needed = sum(_bytes(datasets, stream, config, number) for number in range(1, 1 + batches))
+        needed = sum(_bytes(datasets, stream, config, 1 + ready + number) for number in range(batches))
         traffic = Traffic(bytes_asked=needed, bytes_needed=needed)
     waiting = (stream.waited - waited) / spent
     samples = batches * config.batch_size

@@ -82,7 +82,7 @@ def take_stock(store: Store) -> Inventory:
         UserError: neither a dataset nor shards with parts, or an index that cannot be read.
     """
     tars = [f"shards/{name}" for name in store.names("shards") if name.endswith(".tar")]
-    if store.size(MANIFEST) is None and store.names("parts"):
+    if store.size(MANIFEST) is None and (tars or store.names("parts")):
         return _uncommitted(store, tars)
     index, manifest = open_index(store)
     order = np.argsort(index.shard_numbers, kind="stable")

@@ -256,6 +256,14 @@ def test_a_tar_beside_the_manifest_is_a_note(make_dataset, make_capture):
     assert report.notes == ["shards/000007.tar is no part of the dataset"]
 
 
+def test_tars_without_anything_beside_are_complained_about(make_dataset):
+    dataset = make_dataset(5)
+    for path in [*folder(dataset).glob("parts/*"), folder(dataset) / "dataset.json"]:
+        path.unlink()
+    assert [where for where, _ in found(dataset.url)] == [f"shard {FIRST}", f"shard {SECOND}"]
+    assert "never indexed" in found(dataset.url)[0][1]
+
+
 def test_nothing_there_is_one_message(tmp_path):
     with pytest.raises(UserError, match="there is no dataset here"):
         verify(str(tmp_path))

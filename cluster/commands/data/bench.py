@@ -128,6 +128,4 @@ def _resources(found: Measured) -> str:
 def _bare(found: Measured) -> list[str]:
     if found.bare is None or found.over_bare is None:
         return []
-    return [
-        f"bare       decoding alone makes {found.bare:,.1f} samples/s; the stream makes {found.over_bare:.0%} of it"
-    ]
+    return [f"bare       decoding alone: {found.bare:,.1f} samples/s; the stream makes {found.over_bare:.0%} of that"]

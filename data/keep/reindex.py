@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import zlib
 from collections.abc import Callable, Iterable
@@ -33,7 +34,7 @@ _LAYOUT = "members are {subject}_{frame}.json, .{camera}.jpg (png, webp, avif) a
 def reindex(
     url: str,
     *,
-    licence: str = "unknown",
+    licence: str | None = None,
     workers: int = 1,
     again: bool = False,
     progress: Progress = lambda done, total: None,
@@ -46,7 +47,7 @@ def reindex(
 
     Args:
         url: holds tars right beneath it or in `shards/`; members as `data.shards.write_shard` calls them.
-        licence: SPDX name or sentence that travels with the dataset.
+        licence: SPDX name or sentence that travels with the dataset; None for that of the dataset that is there.
         workers: tars that are read at a time.
         again: replace the index of a dataset that is there.
         progress: told (bytes read, bytes of all tars).
@@ -58,7 +59,9 @@ def reindex(
     """
     store, source = Store(url), Source(url)
     try:
-        if not again and store.size(MANIFEST) is not None:
+        about = {"made by": "headway data index", "source": store.url}
+        there = store.size(MANIFEST) is not None
+        if there and not again:
             hint = "`headway data verify` checks it; --again makes its index anew"
             raise UserError("there is a dataset here already", where=store.url, hint=hint)
         tars = list_tars(source)
@@ -66,8 +69,10 @@ def reindex(
         if found:
             report(f"{len(found)} of {len(tars)} tars were read before")
         parts = [*found.values(), *_read_all(store, tars, found, workers, progress)]
-        about = {"made by": "headway data index", "source": store.url}
-        return commit(store.url, parts, licence, about)
+        before = _manifest(store) if there else {}
+        if isinstance(before.get("provenance"), dict):
+            about = {**before["provenance"], "indexed by": about["made by"]}
+        return commit(store.url, parts, licence or str(before.get("licence", "unknown")), about)
     finally:
         source.close()
         store.close()
@@ -187,6 +192,15 @@ def _already(store: Store, tars: list[File], again: bool) -> dict[int, ShardPart
             if part.shard.path == tar.path and part.shard.bytes == tar.size and part.note == _note(tar):
                 found[number] = part
     return found
+
+
+def _manifest(store: Store) -> dict[str, Any]:
+    """What the manifest says, if it says anything; it may be why the index is made anew."""
+    try:
+        found = json.loads(store.read(MANIFEST))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _note(tar: File) -> str:

@@ -31,7 +31,7 @@ from data.urls import check_url
 Progress = Callable[[int, int], object]
 _VERSION = 1  # of what is written; shards of another version are written again
 _AHEAD = 64 * 2**20  # bytes of captures asked for before they are needed
-_HEADERS = 1024  # bytes of tar around a member: its header and, on average, its padding
+_HEADERS = 768  # bytes of tar around a member: its header and, on average, its padding
 
 
 @dataclass(frozen=True)

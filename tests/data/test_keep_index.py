@@ -384,6 +384,16 @@ def test_the_same_anywhere_and_for_any_number_of_workers(make_dataset, make_capt
         fsspec.filesystem("memory").store.clear()
 
 
+def test_a_new_index_keeps_licence_and_provenance(make_dataset):
+    dataset = make_dataset(3)
+    anew = reindex(dataset.url, again=True)
+    assert (anew.fingerprint, anew.licence) == (dataset.fingerprint, "CC0-1.0")
+    assert anew.provenance == {"made by": "a test", "indexed by": "headway data index"}
+    assert reindex(dataset.url, again=True, licence="MIT").licence == "MIT"
+    Store(dataset.url).write("dataset.json", b"{broken")
+    assert reindex(dataset.url, again=True).licence == "unknown"
+
+
 def test_a_killed_index_goes_on(make_capture, tmp_path):
     for number in range(60):
         (tmp_path / f"{number:02d}.tar").write_bytes(tar_of(*entries_of(make_capture(number))))

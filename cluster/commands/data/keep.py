@@ -61,7 +61,7 @@ def verify(
 
 def index(
     folder: Annotated[str, typer.Argument(help="a folder, file:// or s3:// with tars in it or in its folder shards/")],
-    licence: Annotated[str, typer.Option(help="travels with the dataset")] = "unknown",
+    licence: Annotated[str, typer.Option(help="travels with the dataset; --again keeps the one that is there")] = "",
     again: Annotated[bool, typer.Option("--again", help="make the index of a dataset anew")] = False,
     workers: Workers = 4,
 ) -> None:
@@ -77,7 +77,7 @@ def index(
     from data.keep.reindex import reindex
 
     with transfer("read", _console()) as progress:
-        info = reindex(folder, licence=licence, workers=workers, again=again, progress=progress, report=print)
+        info = reindex(folder, licence=licence or None, workers=workers, again=again, progress=progress, report=print)
     _print_made(info)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,8 @@ import numpy as np
 import pytest
 import torch
 import webdataset
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from miniatures.s3 import bucket, s3_server  # noqa: F401
 
 from configs import UserError
@@ -411,3 +414,36 @@ def test_a_killed_index_goes_on(make_capture, tmp_path):
     assert info.captures == 60
     assert verify(str(tmp_path)).findings == []
     assert said == [f"{done} of 60 tars were read before"] or done == 60
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_damage_is_more_than_a_message(make_capture, tmp_path, data):
+    """Bytes of a tar changed, cut out or put in: read_tar names what is wrong, or reads captures that are whole."""
+    whole = bytearray(tar_of(*entries_of(make_capture(2, views=2)), format=tarfile.PAX_FORMAT))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(
+            st.integers(0, len(whole) - 1) | st.integers(0, 40).map(lambda n: min(n * 512, len(whole) - 1))
+        )
+        change = data.draw(st.sampled_from(["flip", "zero", "cut", "insert"]))
+        length = data.draw(st.integers(1, 600))
+        if change == "flip":
+            whole[place] ^= data.draw(st.integers(1, 255))
+        elif change == "zero":
+            whole[place : place + length] = bytes(min(length, len(whole) - place))
+        elif change == "cut":
+            del whole[place : place + length]
+        else:
+            whole[place:place] = data.draw(st.binary(min_size=1, max_size=600))
+    (tmp_path / "x.tar").write_bytes(whole)
+    store = Store(str(tmp_path))
+    error = None
+    try:
+        rows, digest = module.read_tar(store, "x.tar", len(whole))
+    except UserError as caught:
+        error = str(caught)
+    if error is None:
+        assert rows.num_rows == 1
+        assert digest == hashlib.sha256(whole).hexdigest()
+    else:
+        assert "x.tar" in error

@@ -8,14 +8,17 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from miniatures.s3 import bucket, s3_server  # noqa: F401
 
 from configs import UserError
-from data import CaptureStream, Dataset, write_shard
+from data import CaptureStream, Dataset, commit, write_shard
 from data.keep import sequential
+from data.keep.contents import members_of
 from data.keep.verify import verify
 from data.quarantine import read_quarantine
-from data.store import Store
+from data.store import Range, Store
 
 FIRST, SECOND = "shards/000000.tar", "shards/000001.tar"
 IMAGE = f"shard {FIRST}, member person001_0.Cam2.jpg"
@@ -29,17 +32,15 @@ def found(url: str, **options) -> list[tuple[str, str]]:
     return [(finding.where, finding.what) for finding in verify(url, **options).findings]
 
 
-def place(dataset: Dataset, member: str):
+def places(dataset: Dataset) -> dict[str, Range]:
+    """Where every member lies, by its name in messages."""
+    every = [member.place for row in range(len(dataset)) for member in members_of(dataset.index, row)]
+    return {each.where: each for each in every}
+
+
+def place(dataset: Dataset, member: str) -> Range:
     """Where a member lies."""
-    for row in range(len(dataset)):
-        cameras = dataset.cameras(dataset.captures[row])
-        every = list(range(len(cameras)))
-        ranges = [dataset.index.sample_range(row), *dataset.index.image_ranges(row, every, cameras)]
-        ranges += [mask for mask in dataset.index.mask_ranges(row, every, cameras) if mask]
-        for each in ranges:
-            if each.member == member:
-                return each
-    raise AssertionError(member)
+    return next(each for each in places(dataset).values() if each.member == member)
 
 
 def overwrite(dataset: Dataset, path: str, offset: int, data: bytes) -> None:
@@ -185,8 +186,6 @@ def test_members_that_the_index_does_not_know_are_named_and_never_opened(make_da
 
 
 def test_every_image_that_does_not_decode_is_named_with_pixels(make_dataset, make_capture, tmp_path):
-    from data.manifest import commit
-
     good = make_capture(0)
     cut = make_capture(0, images=(good.images[0][:-40], *good.images[1:]))
     write_shard(str(tmp_path / "cut"), 0, [cut])
@@ -298,7 +297,6 @@ def test_memory_does_not_grow_with_the_shard(make_capture, tmp_path, monkeypatch
     import numpy as np
 
     from data.images import encode_png
-    from data.manifest import commit
 
     noise = encode_png(np.random.default_rng(0).integers(0, 255, (500, 500, 3)).astype(np.uint8))
     views = 32
@@ -312,3 +310,30 @@ def test_memory_does_not_grow_with_the_shard(make_capture, tmp_path, monkeypatch
         assert tracemalloc.get_traced_memory()[1] < 3e6
     finally:
         tracemalloc.stop()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_done_to_a_shard_is_found(make_capture, tmp_path, data):
+    """Any change of its bytes is a finding, never a crash, and members that it does not touch are not named."""
+    root = tmp_path / "set"
+    if not root.exists():
+        write_shard(str(root), 0, [make_capture(0, views=2), make_capture(1, views=2)])
+        commit(str(root))
+        (tmp_path / "whole.tar").write_bytes((root / FIRST).read_bytes())
+    whole = (tmp_path / "whole.tar").read_bytes()
+    place, length = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 700))
+    kind = data.draw(st.sampled_from(["over", "cut", "insert"]))
+    new = data.draw(st.binary(min_size=length, max_size=length)) if kind != "cut" else b""
+    keep = place if kind == "insert" else place + length
+    changed = (whole[:place] + new + whole[keep:])[: None if kind != "over" else len(whole)]
+    (root / FIRST).write_bytes(changed)
+    report = verify(str(root), pixels=True)
+    assert bool(report.findings) == (changed != whole)
+    if kind == "over":
+        with Dataset.open(str(root)) as dataset:
+            reach = {name: (spot.offset - 512, spot.offset + spot.length) for name, spot in places(dataset).items()}
+        for finding in report.bad_members:
+            start, stop = reach.get(finding.where, (place, place + 1))
+            assert start < place + length
+            assert place < stop

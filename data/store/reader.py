@@ -26,7 +26,7 @@ from data.store.transport import Transport, open_transport
 
 T = TypeVar("T")
 REREADS = 4  # attempts for a member whose bytes are wrong before it counts as bad
-_PROBES, _PROBE_BYTES = 4, 2**20
+_PROBES, _PROBE_BYTES = 4, 2**19
 _THREADS = 16  # for clients that block, and for writing to the disk cache
 
 # obstore's threads abort an interpreter that ends while they run.
@@ -267,16 +267,19 @@ class Reader:
                 return
             self._measured = True
             many = self._settings.in_flight
-            tiny, large = (part.offset, part.offset + 1), (0, _PROBE_BYTES)
+            tiny, less, more = (part.offset, part.offset + 1), (0, _PROBE_BYTES // 8), (0, _PROBE_BYTES)
             try:
                 await self._time(part.path, tiny, many)  # opens the connections
-                waves = [await self._time(part.path, tiny, many) for _ in range(_PROBES)]
-                seconds, count = await self._time(part.path, large, _PROBES)
+                requests = [await self._time(part.path, tiny, many) for _ in range(_PROBES)]
+                little = [await self._time(part.path, less, _PROBES) for _ in range(_PROBES)]
+                # The first wave may ride on what a shaped link has saved up.
+                much = [await self._time(part.path, more, _PROBES) for _ in range(1 + _PROBES)][1:]
             except Exception:  # what is wrong shows in the read itself, which knows how to wait
                 return
-            request = min(wave[0] for wave in waves) / many
-            if count > _PROBES:
-                self.cost = Cost(request, max(seconds - request, 1e-6) / count)
+            (short, few), (long, many_bytes) = min(little), min(much)
+            if many_bytes > few:
+                # The slope: what both take for being a request at all cancels out.
+                self.cost = Cost(min(requests)[0] / many, max(long - short, 0.2 * long) / (many_bytes - few))
 
     async def _time(self, path: str, where: tuple[int, int], many: int) -> tuple[float, int]:
         """Seconds and bytes of `many` equal requests at once."""

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import zlib
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +16,7 @@ from data.ingest.source import Entry as File
 from data.ingest.source import Source
 from data.keep.sequential import Sequential
 from data.keep.tar import Entry, TarError, next_entry
+from data.keep.work import Tell, in_threads
 from data.manifest import MANIFEST, DatasetInfo, commit
 from data.sequential import capture_of
 from data.shards import ShardPart, capture_row, read_part, write_part
@@ -208,29 +207,18 @@ def _note(tar: File) -> str:
 
 
 def _read_all(
-    store: Store, tars: list[File], found: Iterable[int], workers: int, progress: Progress
+    store: Store, tars: list[File], found: Collection[int], workers: int, progress: Progress
 ) -> list[ShardPart]:
-    missing = {number: tar for number, tar in enumerate(tars) if number not in set(found)}
+    missing = [(number, tar) for number, tar in enumerate(tars) if number not in found]
     total = sum(tar.size for tar in tars)
-    lock, done = threading.Lock(), total - sum(tar.size for tar in missing.values())
-    progress(done, total)
+    before = total - sum(tar.size for _, tar in missing)
+    progress(before, total)
 
-    def tell(count: int) -> None:
-        nonlocal done
-        with lock:
-            done += count
-            progress(min(done, total), total)
-
-    def read(number: int, tar: File) -> ShardPart:
+    def read(job: tuple[int, File], tell: Tell) -> ShardPart:
+        number, tar = job
         rows, digest = read_tar(store, tar.path, tar.size, tell)
         part = ShardPart(number, Shard(tar.path, tar.size, digest), rows, _note(tar))
         write_part(store, part)
         return part
 
-    with ThreadPoolExecutor(max(1, workers), "headway-index") as pool:
-        jobs = [pool.submit(read, number, tar) for number, tar in missing.items()]
-        try:
-            return [job.result() for job in as_completed(jobs)]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    return in_threads(read, missing, workers, lambda done: progress(min(before + done, total), total))

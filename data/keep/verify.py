@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from data.index import Index
 from data.keep.contents import Contents, Inventory, Member, take_stock
 from data.keep.sequential import Sequential
 from data.keep.tar import Entry, TarError, next_entry
+from data.keep.work import Tell, in_threads
 from data.store import BadMember, Store, StoreError
 
 Progress = Callable[[int, int], object]
@@ -117,31 +116,20 @@ def verify(
 
 
 def _check_all(store: Store, inventory: Inventory, pixels: bool, workers: int, progress: Progress) -> list[_Check]:
-    lock, done = threading.Lock(), 0
     total = sum(contents.shard.bytes for contents in inventory.shards)
 
-    def tell(count: int) -> None:
-        nonlocal done
-        with lock:
-            done += count
-            progress(min(done, total), total)
+    def check(contents: Contents, tell: Tell) -> _Check:
+        found = _Check(store, contents, pixels, tell)
+        found.run()
+        return found
 
-    checks = [_Check(store, contents, pixels, tell) for contents in inventory.shards]
-    with ThreadPoolExecutor(max(1, workers), "headway-verify") as pool:
-        jobs = [pool.submit(check.run) for check in checks]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return checks
+    return in_threads(check, inventory.shards, workers, lambda done: progress(min(done, total), total))
 
 
 class _Check:
     """One shard being read."""
 
-    def __init__(self, store: Store, contents: Contents, pixels: bool, tell: Callable[[int], None]) -> None:
+    def __init__(self, store: Store, contents: Contents, pixels: bool, tell: Tell) -> None:
         self._store, self._contents, self._pixels, self._tell = store, contents, pixels, tell
         self._path = contents.shard.path
         self._expected: dict[int, Member] = {}

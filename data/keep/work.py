@@ -1,10 +1,11 @@
-"""Jobs spread over processes, with one count of what they have done."""
+"""Jobs spread over processes or threads, with one count of what they have done."""
 
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, ThreadPoolExecutor, as_completed, wait
 from typing import Any, TypeVar
 
 from configs.errors import UserError
@@ -54,6 +55,42 @@ def spread(
                 except BrokenExecutor:
                     hint = "out of memory? Fewer workers need less; the same command goes on"
                     raise UserError("a process was killed", where="--workers", hint=hint) from None
+
+
+def in_threads(
+    function: Callable[[Item, Tell], Result], items: Sequence[Item], workers: int, tell: Tell
+) -> list[Result]:
+    """Results of a function for each item, in their order, by threads: for work that is mostly done outside Python.
+
+    Args:
+        function: as for `spread`; once another item has failed it is stopped where it tells what it has done.
+        items: of any kind.
+        workers: threads.
+        tell: is given what was done in all; never by two threads at once.
+
+    Raises:
+        BaseException: the first that the function raises.
+    """
+    lock, over, done = threading.Lock(), threading.Event(), 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        if over.is_set():
+            raise CancelledError
+        with lock:
+            done += count
+            tell(done)
+
+    with ThreadPoolExecutor(max(1, workers), "headway-keep") as pool:
+        jobs = [pool.submit(function, item, add) for item in items]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            over.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [job.result() for job in jobs]
 
 
 def _share(count: Any) -> None:

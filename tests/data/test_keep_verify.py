@@ -14,7 +14,7 @@ from miniatures.s3 import bucket, s3_server  # noqa: F401
 
 from configs import UserError
 from data import CaptureStream, Dataset, commit, write_shard
-from data.keep import sequential
+from data.keep import check, sequential
 from data.keep.contents import members_of
 from data.keep.verify import verify
 from data.quarantine import read_quarantine
@@ -310,6 +310,14 @@ def test_memory_does_not_grow_with_the_shard(make_capture, tmp_path, monkeypatch
         assert tracemalloc.get_traced_memory()[1] < 3e6
     finally:
         tracemalloc.stop()
+
+
+def test_members_too_large_to_decode_are_named(make_dataset, monkeypatch):
+    dataset = make_dataset(1)
+    monkeypatch.setattr(check, "MAX_DECODED", 2000)
+    ((where, what),) = found(dataset.url)
+    assert where.endswith(".json")
+    assert "more than any image" in what
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -104,8 +104,8 @@ def reshard(
 ) -> None:
     """Write a dataset anew in other shards, smaller, or elsewhere; streamed, and going on where it stopped.
 
-    Images keep their bytes unless a size or a format is asked for. Licence and provenance travel along. The order in
-    which a run sees captures never depends on the order in shards: --shuffle is for readers that go from end to end.
+    Images keep their bytes unless a size or a format is asked for. Licence and provenance travel along. A run draws
+    captures from all over a dataset anyway: --shuffle is for readers that go from end to end.
 
     **Example:** `headway data reshard s3://bucket/heads s3://bucket/heads-256 --image-size 256x256 --format webp`
     """

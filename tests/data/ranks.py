@@ -39,12 +39,13 @@ class Rank:
 
     def micro_batches(self) -> list[list[Seen]]:
         """Those that it has finished."""
-        return [[Seen(*sample) for sample in line] for line in self._lines() if isinstance(line, list)]
+        lines = [line for line in self._text().splitlines(keepends=True) if line.endswith("]\n")]
+        return [[Seen(*sample) for sample in json.loads(line)] for line in lines]
 
     def outcome(self) -> dict[str, Any] | None:
         """What it said at its end; None before that."""
-        lines = self._lines()
-        return lines[-1] if lines and isinstance(lines[-1], dict) else None
+        text = self._text()
+        return json.loads(text[text.rfind("\n", 0, -1) + 1 :]) if text.endswith("}\n") else None
 
     def wait(self) -> dict[str, Any]:
         """Its outcome, once it has one."""
@@ -59,9 +60,8 @@ class Rank:
             os.kill(self.pid, signal.SIGKILL)
         wait_for(lambda: not alive(self.pid), f"the end of {self.out.stem}")
 
-    def _lines(self) -> list[Any]:
-        text = self.out.read_text() if self.out.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    def _text(self) -> str:
+        return self.out.read_text() if self.out.exists() else ""
 
 
 class Host:
@@ -165,9 +165,10 @@ def free_port() -> int:
 
 def serve() -> None:
     """A host's life: a job per line, a fork per job."""
+    import pyarrow.dataset  # noqa: F401  so that no rank has to
     import torch
 
-    import data.loader  # noqa: F401  so that no rank has to
+    import data.loader  # noqa: F401
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

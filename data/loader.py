@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -111,6 +112,8 @@ class _Stripes(IterableDataset):
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         try:
             with CaptureStream(self._datasets, self._config, **self._place, worker=worker, workers=workers) as stream:
+                # A loader's process ends in the middle of this loop: threads must not decode into a dying interpreter.
+                Finalize(None, stream.close, exitpriority=100)
                 for batch in stream:
                     yield _Made(batch, stream.quarantine.found)
         except Exception as error:  # as it is: DataLoader would make a text with a traceback of it

@@ -13,6 +13,7 @@ import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from data.urls import safe
 
 _BLOCK = 512
 _NOTE = b"headway.shard"
+_AT_ONCE = 16
 
 Place = Callable[[str, bytes], tuple[int, int, int]]
 
@@ -109,14 +111,15 @@ def read_part(store: Store, name: str) -> ShardPart:
 def existing_shards(url: str) -> dict[int, ShardPart]:
     """Shards that were written whole, by number; what an interrupted job need not do again."""
     store = Store(url)
-    found: dict[int, ShardPart] = {}
-    for name in store.names("parts"):
-        if name.endswith(".parquet"):
-            part = read_part(store, name)
-            if store.size(part.shard.path) == part.shard.bytes:
-                found[part.number] = part
-    store.close()
-    return found
+    try:
+        names = [name for name in store.names("parts") if name.endswith(".parquet")]
+        # A far store takes its time for each of thousands of small files.
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            parts = list(pool.map(lambda name: read_part(store, name), names))
+            sizes = list(pool.map(lambda part: store.size(part.shard.path), parts))
+    finally:
+        store.close()
+    return {part.number: part for part, size in zip(parts, sizes, strict=True) if size == part.shard.bytes}
 
 
 def sample_json(capture: Capture) -> bytes:

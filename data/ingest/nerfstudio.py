@@ -23,6 +23,7 @@ from data.images import decode, encode_png, read_header
 from data.ingest.canonical import find_canonical
 from data.ingest.job import Selection, Unit
 from data.ingest.parse import inverse, matrix, read_json, rigid, word
+from data.ingest.pixels import split_alpha
 from data.ingest.source import Source
 
 FILE = "transforms.json"
@@ -294,20 +295,15 @@ def _read_file(source: Source, folder: str, name: Any, where: str, suffixes: Seq
 
 def _pixels(image: bytes, mask: bytes | None, where: str) -> tuple[bytes, bytes | None, list[str]]:
     """Image without alpha and mask as one-channel PNG; untouched where they are so already."""
-    notes: list[str] = []
+    image, alpha, _, notes = split_alpha(image, where)
+    mask = mask or alpha
+    if mask is None:
+        return image, None, notes
     try:
-        if read_header(image).suffix != "jpg" and (pixels := decode(image, 4))[..., 3].min() < 255:
-            alpha = pixels[..., 3:].astype(np.uint16)
-            color = (pixels[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-            image = encode_png(color.astype(np.uint8))
-            notes.append("images: alpha was taken as the mask and the background made white")
-            mask = mask or encode_png(np.ascontiguousarray(pixels[..., 3]))
-        if mask is not None:
-            mask, changed = _gray(mask)
-            notes += changed
+        mask, changed = _gray(mask)
     except ValueError as error:
-        raise UserError(f"broken image or mask: {error}", where=where) from None
-    return image, mask, notes
+        raise UserError(f"broken mask: {error}", where=where) from None
+    return image, mask, notes + changed
 
 
 def _gray(mask: bytes) -> tuple[bytes, list[str]]:

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import multiprocessing.connection
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 
 from data.capture import Capture
 from data.manifest import DatasetInfo, commit
+from data.pool import spawn_pool
 from data.shards import ShardPart, existing_shards, write_shard
 from data.synth.captures import synthesise_subject
 from data.synth.rig import RigSize, check_image_size, check_least, check_rig
@@ -23,7 +18,6 @@ from data.synth.rig import RigSize, check_image_size, check_least, check_rig
 LICENCE = "CC0-1.0"
 RECIPE = 1
 """Number of the recipe: shards of another one are made again on resuming."""
-THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -131,44 +125,15 @@ def _write_all(out: str, recipes: dict[int, Recipe], workers: int) -> Iterator[S
     if min(workers, len(recipes)) <= 1:
         yield from (_write_one(out, number, recipe) for number, recipe in recipes.items())
         return
-    with _one_thread_each():
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(min(workers, len(recipes)), mp_context=context, initializer=_follow_parent)
-        try:
-            jobs = [pool.submit(_write_one, out, number, recipe) for number, recipe in recipes.items()]
-            for job in as_completed(jobs):
-                yield job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with spawn_pool(min(workers, len(recipes)), _ready) as pool:
+        jobs = [pool.submit(_write_one, out, number, recipe) for number, recipe in recipes.items()]
+        for job in as_completed(jobs):
+            yield job.result()
 
 
 def _write_one(out: str, number: int, recipe: Recipe) -> ShardPart:
     return write_shard(out, number, recipe.captures(), note=recipe.note)
 
 
-def _follow_parent() -> None:
-    """End with the parent even if it is killed; leave Ctrl-C to it, so that shards under way are finished."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            multiprocessing.connection.wait([parent.sentinel])
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started inside keep numerical libraries to one thread; they read it when they are loaded."""
-    before = {name: os.environ.get(name) for name in THREAD_LIMITS}
-    os.environ.update(dict.fromkeys(THREAD_LIMITS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _ready() -> None:
+    """A process needs nothing but its recipe."""

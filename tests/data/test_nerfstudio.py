@@ -225,7 +225,7 @@ def test_bad_input_is_one_message(folder, case):
 def test_bad_files_are_one_message(folder):
     good = (folder / "images/c3.jpg").read_bytes()
     (folder / "images/c3.jpg").write_bytes(good[:-60])
-    with pytest.raises(UserError, match="capture anna_0, camera c3: broken image"):
+    with pytest.raises(UserError, match="capture anna, camera c3: broken image"):
         read_nerfstudio(folder)
     (folder / "images/c3.jpg").write_bytes(good)
     (folder / "images/c6.mask.png").write_bytes(encode_png(np.zeros((50, 60), np.uint8)))

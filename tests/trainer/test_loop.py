@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ import torch
 
 from configs import Config, UserError, dump_config
 from data.dataset import Dataset
+from data.manifest import commit
+from data.shards import write_shard
 from trainer.loop import train
 from trainer.meter import Diverged
 from trainer.observer import Progress
@@ -148,6 +151,34 @@ def test_another_dataset_under_a_checkpoint_is_refused_by_both_names(tiny: MakeC
         train(tiny("trainer.steps=2", "data.test=null", f"data.train={people}/unseen"))
     for folder in ("train", "unseen"):
         assert Dataset.open(str(people / folder)).fingerprint in str(caught.value)
+
+
+def test_a_shard_written_anew_under_a_checkpoint_is_refused_by_both_names(
+    tiny: MakeConfig, people: Path, tmp_path: Path
+) -> None:
+    url = str(shutil.copytree(people / "train", tmp_path / "moving"))
+    changes = ["data.test=null", f"data.train={url}"]
+    train(tiny("trainer.steps=1", *changes))
+    with Dataset.open(url) as before:
+        captures = [before.capture(name) for name in before.captures[:2]]
+    write_shard(url, 0, captures[::-1])
+    after = commit(url)
+    assert after.fingerprint != before.fingerprint
+    with pytest.raises(UserError) as caught:
+        train(tiny("trainer.steps=2", *changes))
+    for fingerprint in (before.fingerprint, after.fingerprint, url):
+        assert fingerprint in str(caught.value)
+
+
+def test_other_weights_of_a_mixture_under_a_checkpoint_are_refused(tiny: MakeConfig, people: Path) -> None:
+    def mixed(steps: int, weight: float) -> Config:
+        mixture = f"data.mixture=[{{url: {people}/unseen, weight: {weight}}}]"
+        return tiny(f"trainer.steps={steps}", "data.test=null", mixture)
+
+    train(mixed(1, 1.0))
+    assert train(mixed(2, 1.0)).steps == 2
+    with pytest.raises(UserError, match=r"the checkpoint was trained on dataset [0-9a-f]{64}, but .*is [0-9a-f]{64}"):
+        train(mixed(3, 2.0))
 
 
 def test_another_architecture_under_a_checkpoint_is_refused(tiny: MakeConfig) -> None:

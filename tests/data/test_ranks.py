@@ -146,14 +146,17 @@ def damage(url: str, row: int, view: int) -> str:
     return part.where
 
 
-def test_ranks_read_the_same_from_a_faulty_store(two_hosts, proxied, moto, out):  # noqa: F811
+def test_ranks_read_the_same_from_a_faulty_store(two_hosts, proxied, moto, out, tmp_path):  # noqa: F811
     url, proxy = proxied
-    job = job_of(url, 8, cache_mb=0, store={"timeout": 2.0})
     env = {**moto, "AWS_ENDPOINT_URL": proxy.url}
-    alone = run(two_hosts, out(), 1, **job, env=env)
+    alone = run(two_hosts, out(), 1, **job_of(url, 8, store={"in_flight": 8}), env=env)
+    job = job_of(url, 8, cache_mb=0, store={"in_flight": 8, "timeout": 2.0, "cache_dir": str(tmp_path / "cache")})
     proxy.faults = Faults(error_503=0.05, truncated=0.04, shortened=0.02, flipped=0.04, stalled=0.01, stall_seconds=3)
     assert run(two_hosts, out(), 2, **job, env=env) == alone
-    assert sum(getattr(proxy.counts, fault) > 0 for fault in ("error_503", "truncated", "flipped")) == 3
+    assert all(getattr(proxy.counts, fault) > 0 for fault in ("error_503", "truncated", "flipped"))
+    asked = proxy.counts.requests
+    assert run(two_hosts, out(), 2, **job, env=env) == alone
+    assert proxy.counts.requests - asked < asked / 2, "the cache that both ranks filled was of no use"
     assert_whole_epochs(alone, 24)
 
 

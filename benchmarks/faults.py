@@ -118,14 +118,15 @@ def rates(
 
 def sample_latencies(
     proxy: FaultyProxy, environment: dict[str, str], captures: CaptureSet, arguments: argparse.Namespace
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Seconds per sample under faults, with and without hedging."""
     found = {}
     for name in ("hedged", "unhedged"):
         proxy.faults = arguments.faults
         job = {"kind": "samples", "url": captures.remote, "hedge": name == "hedged", "count": arguments.samples}
         seconds = sorted(_trace.result(_trace.start(environment, **job))["seconds"])
-        found[name] = {f"p{share}": seconds[min(len(seconds) - 1, len(seconds) * share // 100)] for share in (50, 99)}
+        quantiles = [seconds[min(len(seconds) - 1, len(seconds) * share // 200)] for share in range(201)]
+        found[name] = {"p50": quantiles[100], "p99": quantiles[198], "quantiles": quantiles}
     proxy.faults = Faults()
     return found
 

@@ -214,7 +214,7 @@ def follow(job: dict[str, Any], out: Any) -> dict[str, Any]:
                 agree(batch.consumed)
             out.write(json.dumps(seen(batch, part.first)) + "\n")
             time.sleep(job.get("pause", 0.0))
-        return {"steps": (number + 1) // accumulation, "bad": sorted(stream.quarantine.found)}
+        return {"steps": (number + 1) // accumulation, "bad": sorted(map(str, stream.quarantine.found))}
 
 
 def seen(batch: Any, first: int) -> list[Seen]:

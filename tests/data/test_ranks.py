@@ -130,7 +130,7 @@ def test_ranks_that_never_speak_replace_a_bad_member_alike(two_hosts, out, tmp_p
         assert run(two_hosts, out(), world, accumulation=accumulation, **job) == alone
     ranks = start(two_hosts, out(), 3, **job)
     found = [set(rank.wait()["bad"]) for rank in ranks]
-    assert set.union(*found) <= bad
+    assert all(any(name in met for name in bad) for met in set.union(*found))
     assert any(one != found[0] for one in found), "no rank met what another did not: the test shows nothing"
     assert global_batches(ranks) == alone
 

@@ -122,11 +122,14 @@ def told(leg: str, found: dict[str, Any]) -> dict[str, Any]:
         slope = np.polyfit([state["samples"] for state in steady], values, 1)[0] * unit
         figures[key] = {"slope": slope, "median": statistics.median(values), "least": min(values), "most": max(values)}
         figures[key] |= {"before": before[key], "closed": after[key]}
+    tenths = np.array_split([state["rss_mb"] + state["children_rss_mb"] for state in states], 10)
+    figures["rss_by_tenth"] = [round(float(np.median(tenth)), 1) for tenth in tenths if len(tenth)]
     print(f"\n{leg}: {after['samples']} in {found['seconds']:.0f} s; slopes per {unit}")
     print(f"  {'':<22}{'slope':>10}{'median':>10}{'least':>10}{'most':>10}{'before':>10}{'closed':>10}")
     for key in FLAT:
         row = (figures[key][part] for part in ("slope", "median", "least", "most", "before", "closed"))
         print(f"  {key:<22}" + "".join(f"{value:>10.3f}" for value in row), flush=True)
+    print(f"  memory by tenth of the run, MB: {figures['rss_by_tenth']}")
     figures["traffic"], figures["injected"] = found["traffic"], found.get("injected", {})
     print(f"  {figures['traffic']} {figures['injected']}")
     return figures

@@ -115,7 +115,7 @@ class Task:
         for each, members in zip(self._missing, self._members, strict=True):
             slot = done[each] = self._views.index(each)
             image, mask = next(data), None if members.mask is None else next(data)
-            decode_view(image, mask, images[slot], masks[slot], members.image.where)
+            decode_view(image, mask, images[slot], masks[slot], members.size, members.image.where)
             cache.put(self._key(*each), images[slot], masks[slot])
         for slot, each in enumerate(self._views):
             if each not in done:

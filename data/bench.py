@@ -148,7 +148,7 @@ def decode_bare(samples: Sequence[Encoded], image_size: tuple[int, int], threads
             members = samples[next(numbers) % len(samples)]
             pixels, coverage = empty_pixels((len(members),), image_size)
             for place, (image, mask) in enumerate(members):
-                decode_view(image, mask, pixels[place], coverage[place], "bare decoding")
+                decode_view(image, mask, pixels[place], coverage[place], None, "bare decoding")
             done += 1
         return done
 

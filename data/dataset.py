@@ -27,10 +27,11 @@ _RIGS_KEPT = 512  # calibrations in memory; a rig of 80 cameras takes 8 kB
 
 
 class Members(NamedTuple):
-    """Where one view lies."""
+    """Where one view lies, and the (height, width) that its camera states."""
 
     image: Range
     mask: Range | None
+    size: tuple[int, int]
 
     @property
     def ranges(self) -> tuple[Range, ...]:
@@ -69,10 +70,14 @@ class Dataset:
             UserError: no dataset there, or another one; both fingerprints are named.
         """
         store = Store(url, settings)
-        index, manifest = open_index(store)
-        found = manifest["fingerprint"]
-        if fingerprint not in (None, found):
-            raise UserError(f"the dataset has fingerprint {found}, not {fingerprint}", where=store.url)
+        try:
+            index, manifest = open_index(store)
+            found = manifest["fingerprint"]
+            if fingerprint not in (None, found):
+                raise UserError(f"the dataset has fingerprint {found}, not {fingerprint}", where=store.url)
+        except BaseException:
+            store.close()
+            raise
         return cls(store, index, describe(index, manifest, store.url), verify)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -138,7 +143,7 @@ class Dataset:
         images, masks = empty_pixels((1, len(chosen)), image_size)
         members = self.members(row, chosen)
         for place, (one, data) in enumerate(zip(members, self._read(members), strict=True)):
-            decode_view(*data, images[0, place], masks[0, place], one.image.where)
+            decode_view(*data, images[0, place], masks[0, place], one.size, one.image.where)
         world_to_camera, K = (part[chosen][None] for part in self.calibration(row, image_size))
         return pack_views(images, masks, (world_to_camera, K), image_size).unpack()
 
@@ -163,10 +168,11 @@ class Dataset:
 
     def members(self, row: int, views: Sequence[int]) -> list[Members]:
         """Where some views of a row lie."""
-        cameras = self.index.rig(row).cameras
-        chosen = list(views)
-        images, masks = self.index.image_ranges(row, chosen, cameras), self.index.mask_ranges(row, chosen, cameras)
-        return [Members(image, mask) for image, mask in zip(images, masks, strict=True)]
+        rig, chosen = self.index.rig(row), list(views)
+        images = self.index.image_ranges(row, chosen, rig.cameras)
+        masks = self.index.mask_ranges(row, chosen, rig.cameras)
+        pairs = zip(images, masks, chosen, strict=True)
+        return [Members(image, mask, rig.sizes[view]) for image, mask, view in pairs]
 
     def fetch(self, ranges: Sequence[Range]) -> Future[list[Buffer]]:
         """Encoded members, verified unless the dataset was opened otherwise; as `Store.fetch`."""
@@ -216,7 +222,8 @@ def capture_views(capture: Capture, cameras: Sequence[str], image_size: tuple[in
     images, masks = empty_pixels((1, len(chosen)), image_size)
     for place, view in enumerate(chosen):
         where = f"capture {capture.name}, camera {capture.cameras[view]}"
-        decode_view(capture.images[view], capture.masks[view], images[0, place], masks[0, place], where)
+        size = capture.sizes[view]
+        decode_view(capture.images[view], capture.masks[view], images[0, place], masks[0, place], size, where)
     K = [Fit.of(capture.sizes[v], image_size).intrinsics(capture.K[v], image_size) for v in chosen]
     calibration = capture.world_to_camera[chosen][None].astype(np.float32), np.stack(K)[None].astype(np.float32)
     return pack_views(images, masks, calibration, image_size).unpack()
@@ -227,15 +234,20 @@ def empty_pixels(shape: tuple[int, ...], image_size: tuple[int, int]) -> tuple[P
     return np.empty((*shape, *image_size, 3), np.uint8), np.empty((*shape, *image_size), np.uint8)
 
 
-def decode_view(image: Buffer, mask: Buffer | None, pixels: Pixels, coverage: Pixels, where: str) -> None:
+def decode_view(
+    image: Buffer, mask: Buffer | None, pixels: Pixels, coverage: Pixels, size: tuple[int, int] | None, where: str
+) -> None:
     """Decode into `pixels` `[h, w, 3]` and `coverage` `[h, w]`; a view without a mask is all person.
 
+    Args:
+        size: (height, width) that the camera states, which K belongs to; None asks for none.
+
     Raises:
-        BadMember: what does not decode, although it is what was written.
+        BadMember: what does not decode or has another size, although it is what was written.
     """
     try:
-        load_into(image, pixels)
-        coverage[:] = 255 if mask is None else load(mask, (coverage.shape[0], coverage.shape[1]), channels=1)
+        load_into(image, pixels, size)
+        coverage[:] = 255 if mask is None else load(mask, (coverage.shape[0], coverage.shape[1]), 1, size)
     except ValueError as error:
         raise BadMember(f"broken image or mask: {error}", where=where) from None
 

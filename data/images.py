@@ -110,16 +110,22 @@ def decode(
         raise ValueError(f"the image cannot be decoded ({error})") from None
 
 
-def load(data: Encoded, wanted: tuple[int, int], channels: int = 3) -> Bytes:
+def load(data: Encoded, wanted: tuple[int, int], channels: int = 3, size: tuple[int, int] | None = None) -> Bytes:
     """Decode and fit to `wanted` (height, width) by `Fit`, low-pass filtered where it shrinks.
+
+    Args:
+        data: as in `decode`.
+        wanted: (height, width).
+        channels: as in `decode`.
+        size: (height, width) that the image must have.
 
     Returns:
         uint8 `[height, width, 3]`, or `[height, width]` for one channel.
 
     Raises:
-        ValueError: truncated, broken or too large.
+        ValueError: truncated, broken, too large or of another size.
     """
-    header = read_header(data)
+    header = _header_of(data, size)
     full = (header.height, header.width)
     if full == wanted:
         return decode(data, channels, header=header)
@@ -131,14 +137,21 @@ def load(data: Encoded, wanted: tuple[int, int], channels: int = 3) -> Bytes:
     return resample(pixels, fit, wanted, scale)
 
 
-def load_into(data: Encoded, out: Bytes) -> None:
+def load_into(data: Encoded, out: Bytes, size: tuple[int, int] | None = None) -> None:
     """`load` an image into `out`, contiguous uint8 `[height, width, 3]`; a JPEG of that size without a copy."""
     wanted = (out.shape[0], out.shape[1])
-    header = read_header(data)
+    header = _header_of(data, size)
     if header.suffix == "jpg" and (header.height, header.width) == wanted:
         simplejpeg.decode_jpeg(data, "RGB", buffer=out, strict=True)  # type: ignore[arg-type]
     else:
         out[:] = load(data, wanted)
+
+
+def _header_of(data: Encoded, size: tuple[int, int] | None) -> ImageHeader:
+    header = read_header(data)
+    if size not in (None, (header.height, header.width)):
+        raise ValueError(f"it is {header.width} x {header.height} pixels, its camera says {size[1]} x {size[0]}")
+    return header
 
 
 def resample(pixels: Bytes, fit: Fit, wanted: tuple[int, int], scale: float = 1.0) -> Bytes:

@@ -15,6 +15,9 @@ from configs.errors import UserError, nearest
 from data.images import SUFFIXES
 from data.store import Range
 
+MAX_MEMBER = 2**28  # bytes
+_PLAIN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+
 # Columns that hold one item per view, beside what they are called in a part.
 PER_VIEW = {
     "image_format": pa.string(),
@@ -243,6 +246,12 @@ class Index:
         for name in PER_VIEW:
             lengths = np.diff(self._captures[name].offsets.to_numpy())
             self._demand(lengths == cameras[self._rig], f"has not one {name} per camera")
+        if (self._rig_flat["sizes"] < 1).any():
+            raise UserError("a camera's image has no pixels", where=self.where)
+        for column in (self._captures[name] for name in ("name", "subject", "frame")):
+            self._demand(_plain(column), "has a name with odd characters")
+        if not _plain(self._rigs["cameras"].values).all():
+            raise UserError("a camera has a name with odd characters", where=self.where)
         if not all(np.isfinite(self._rig_flat[name]).all() for name in ("world_to_camera", "K")):
             raise UserError("a camera holds NaN or infinity", where=self.where)
         formats = set(self._captures["image_format"].values.unique().to_pylist())
@@ -255,12 +264,12 @@ class Index:
         rows = np.repeat(np.arange(len(self)), np.diff(self._view_starts))
         for kind in ("image", "mask"):
             offset, length = self._flat[f"{kind}_offset"], self._flat[f"{kind}_length"].astype(np.int64)
-            inside = (offset >= 512) & (length > 0) & (offset + length <= sizes[self._shard[rows]])
+            inside = _inside(offset, length, sizes[self._shard[rows]])
             if kind == "mask":
                 inside |= offset == -1
             self._demand(inside, f"has {kind}s outside its shard", rows)
         offset, length = _numpy(self._captures["sample_offset"]), _numpy(self._captures["sample_length"])
-        inside = (offset >= 512) & (length > 0) & (offset + length.astype(np.int64) <= sizes[self._shard])
+        inside = _inside(offset, length.astype(np.int64), sizes[self._shard])
         self._demand(inside, "has its description outside its shard")
 
     def _demand(self, good: NDArray[np.bool_], what: str, rows: NDArray[np.int64] | None = None) -> None:
@@ -286,6 +295,17 @@ def _column(table: pa.Table, name: str, schema: pa.Schema, where: str) -> Any:
     if column.null_count or values.null_count:
         raise UserError(f"the index has gaps in column '{name}'", where=where)
     return column
+
+
+def _inside(offset: Any, length: Any, size: Any) -> Any:
+    """Whether members lie in their shards, behind a header, and are of a size that is read in one piece."""
+    return (offset >= 512) & (length > 0) & (length <= MAX_MEMBER) & (offset <= size - length)
+
+
+def _plain(names: Any) -> NDArray[np.bool_]:
+    """Whether names are words that go into messages and tars."""
+    matched = pc.call_function("match_substring_regex", [names], pc.MatchSubstringOptions(_PLAIN))
+    return matched.to_numpy(zero_copy_only=False)
 
 
 def _numpy(array: Any) -> Any:

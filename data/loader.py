@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from configs.schema import DataConfig
 from data.dataset import Dataset
-from data.quarantine import Quarantine
+from data.quarantine import Found, Quarantine
 from data.sampling import Sampler
 from data.stream import CaptureStream, sampler_of
 from data.views import PackedBatch
@@ -25,7 +25,15 @@ def open_datasets(config: DataConfig) -> list[Dataset]:
         UserError: one that is not there.
     """
     urls = [config.train, *(other.url for other in config.mixture)]
-    return [Dataset.open(url, verify=config.verify, settings=config.store) for url in urls]
+    opened: list[Dataset] = []
+    try:
+        for url in urls:
+            opened.append(Dataset.open(url, verify=config.verify, settings=config.store))
+    except BaseException:
+        for dataset in opened:
+            dataset.close()
+        raise
+    return opened
 
 
 def open_stream(datasets: Sequence[Dataset], config: DataConfig, **place: Any) -> CaptureStream | ProcessStream:
@@ -93,7 +101,7 @@ class _Made:
     """What a process hands over: a batch or why there is none, and the bad members that it met so far."""
 
     outcome: PackedBatch | Exception
-    bad: dict[str, str]
+    bad: Found
 
     def pin_memory(self) -> _Made:
         if isinstance(self.outcome, Exception):
@@ -110,6 +118,7 @@ class _Stripes(IterableDataset):
     def __iter__(self) -> Iterator[_Made]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        stream: CaptureStream | None = None
         try:
             with CaptureStream(self._datasets, self._config, **self._place, worker=worker, workers=workers) as stream:
                 # A loader's process ends in the middle of this loop: threads must not decode into a dying interpreter.
@@ -117,4 +126,4 @@ class _Stripes(IterableDataset):
                 for batch in stream:
                     yield _Made(batch, stream.quarantine.found)
         except Exception as error:  # as it is: DataLoader would make a text with a traceback of it
-            yield _Made(error, {})
+            yield _Made(error, stream.quarantine.found if stream else {})

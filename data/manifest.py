@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -20,6 +21,9 @@ from data.store import Store
 from data.urls import check_url, safe
 
 FORMAT, VERSION, MANIFEST = "headway-captures", 1, "dataset.json"
+_REREADS = 3  # of what arrives garbled from a remote store
+_TABLES = {"captures": CAPTURES, "rigs": RIGS}
+_MOST_MANIFEST, _MOST_INDEX = 2**28, 2**33  # bytes; a million shards, some hundred million views
 
 
 @dataclass(frozen=True)
@@ -87,22 +91,35 @@ def commit(
     return describe(index, manifest, store.url)
 
 
+class Garbled(UserError):
+    """A manifest or an index that is not what was written; on its way, or for good."""
+
+
 def open_index(store: Store) -> tuple[Index, dict[str, Any]]:
     """The index of a committed dataset and its manifest, verified.
 
     Raises:
         UserError: no dataset, an unknown format or version, or an index that is not what was committed.
     """
+    for _ in range(_REREADS if store.local is None else 0):
+        with contextlib.suppress(Garbled):
+            return _open_index(store)
+    return _open_index(store)
+
+
+def _open_index(store: Store) -> tuple[Index, dict[str, Any]]:
     manifest = _read_manifest(store)
     try:
-        shards = tuple(Shard(safe(item["path"]), int(item["bytes"]), item["sha256"]) for item in manifest["shards"])
-        tables = {name: _read_table(store, manifest["index"][name]) for name in ("captures", "rigs")}
+        shards = tuple(
+            Shard(safe(item["path"]), int(item["bytes"]), str(item["sha256"])) for item in manifest["shards"]
+        )
+        tables = {name: _read_table(store, manifest["index"][name], schema) for name, schema in _TABLES.items()}
         if not isinstance(manifest["provenance"], dict) or not isinstance(manifest["licence"], str):
             raise TypeError("provenance is a mapping, licence a text")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the manifest is incomplete ({error!r})", where=f"{store.url}/{MANIFEST}") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise Garbled(f"the manifest is incomplete ({error!r})", where=f"{store.url}/{MANIFEST}") from None
     if manifest.get("fingerprint") != fingerprint(shards):
-        raise UserError("the fingerprint is not that of the shards", where=f"{store.url}/{MANIFEST}")
+        raise Garbled("the fingerprint is not that of the shards", where=f"{store.url}/{MANIFEST}")
     pa.default_memory_pool().release_unused()
     return Index(tables["captures"], tables["rigs"], shards, store.url), manifest
 
@@ -171,31 +188,41 @@ def _write_table(store: Store, name: str, table: pa.Table) -> dict[str, Any]:
     return {"path": path, "bytes": len(data), "sha256": digest}
 
 
-def _read_table(store: Store, entry: dict[str, Any]) -> pa.Table:
-    path = safe(entry["path"])
+def _read_table(store: Store, entry: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    path, size = safe(entry["path"]), int(entry["bytes"])
     where = f"{store.url}/{path}"
     try:
-        data = store.read(path)
+        data = store.read(path, min(size, _MOST_INDEX))
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise UserError("the index is not the one that was committed", where=where, hint="write it again")
-        return pq.read_table(pa.BufferReader(data), use_threads=False)
+            raise Garbled("the index is not the one that was committed", where=where, hint="write it again")
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _refuse_bombs(file.metadata, size, where)
+        return file.read([name for name in file.schema_arrow.names if name in schema.names], use_threads=False)
     except FileNotFoundError:
         raise UserError("the index is missing", where=where, hint="commit the dataset again") from None
     except pa.ArrowException as error:
         raise UserError(f"the index cannot be read ({error})", where=where) from None
 
 
+def _refuse_bombs(metadata: pq.FileMetaData, size: int, where: str) -> None:
+    """A few bytes can state any number of equal values; an honest index does not shrink like that."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    values = sum(group.column(column).num_values for group in groups for column in range(group.num_columns))
+    if values > 64 * size + 2**20:
+        raise UserError(f"{values:,} values in {size:,} bytes: this is no index of captures", where=where)
+
+
 def _read_manifest(store: Store) -> dict[str, Any]:
     where = f"{store.url}/{MANIFEST}"
     try:
-        manifest = json.loads(store.read(MANIFEST))
+        manifest = json.loads(store.read(MANIFEST, _MOST_MANIFEST))
     except FileNotFoundError:
         hint = "`headway data synth` makes one, `headway data ingest` converts captures"
         if store.names("parts"):
             hint = "its shards were never committed: run the command that writes it again, it goes on where it stopped"
         raise UserError("there is no dataset here", where=check_url(store.url), hint=hint) from None
-    except ValueError as error:
-        raise UserError(f"not readable as JSON ({error})", where=where) from None
+    except (ValueError, RecursionError) as error:
+        raise Garbled(f"not readable as JSON ({error})", where=where) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError("not a manifest of captures", where=where, hint=f"'format' must be '{FORMAT}'")
     if manifest.get("version") != VERSION:

@@ -80,7 +80,7 @@ class Sampler:
         captures: what to draw from in each part, where that is known without looking.
 
     Attributes:
-        fingerprint: names the data and their shares; that of the dataset where there is only one.
+        fingerprint: names the data, their subsets and shares; that of the dataset where one is taken whole.
         mixture: whose turn each position is.
         orders: of the samples of each dataset.
 
@@ -102,7 +102,9 @@ class Sampler:
         self._indexes, marks = [index for index, _ in parts], [mark for _, mark in parts]
         named = list(zip(marks, subjects, weights, strict=True))
         _check_twins(named, self._indexes)
-        self.fingerprint = marks[0] if len(parts) == 1 else hashlib.sha256(repr(named).encode()).hexdigest()
+        whole = len(parts) == 1 and config.subjects is None and config.frames == "all"
+        described = repr((named, config.frames)).encode()
+        self.fingerprint = marks[0] if whole else hashlib.sha256(described).hexdigest()
         self.mixture = Mixture(weights, seed)
         if captures is None:
             keys = ["data.subjects", *(f"data.mixture.{number}.subjects" for number in range(len(config.mixture)))]

@@ -16,7 +16,7 @@ from data.dataset import Dataset
 from data.quarantine import Quarantine, TooManyBad, read_quarantine
 from data.sampling import Sample, Sampler
 from data.shares import Shares
-from data.store import BadMember, Buffer
+from data.store import BadMember, Buffer, StoreError
 from data.views import PackedBatch
 
 
@@ -95,7 +95,9 @@ class CaptureStream(Iterator[PackedBatch]):
             self._ahead.append(done)
             self._pool.submit(self._begin, number, done)
         try:
-            return self._ahead.popleft().result()
+            batch = self._ahead[0].result()
+            self._ahead.popleft()
+            return batch
         except BaseException:
             self.close()
             raise
@@ -109,6 +111,8 @@ class CaptureStream(Iterator[PackedBatch]):
             for read in list(self._reads):
                 read.cancel()
             pool.shutdown(wait=True, cancel_futures=True)
+            for done in self._ahead:  # somebody may wait in another thread
+                _fail(done, StoreError("the stream was closed"))
             self._ahead.clear()
 
     def samples(self, number: int) -> tuple[list[Sample], int]:
@@ -135,7 +139,8 @@ class CaptureStream(Iterator[PackedBatch]):
     def _read(self, task: Task) -> None:
         """Ask for what a sample needs and no cache has; a folder answers at once, a store some time later."""
         try:
-            while any(part.where in self.quarantine for part in task.plan(self._cache)):
+            url = self._datasets[task.sample.dataset].url
+            while any(self.quarantine.holds(url, part.where) for part in task.plan(self._cache)):
                 task = self._replaced(task)
             task.asked = time.perf_counter()
             read = self._datasets[task.sample.dataset].fetch(task.ranges)
@@ -149,7 +154,10 @@ class CaptureStream(Iterator[PackedBatch]):
     def _answered(self, task: Task, read: Future[list[Buffer]]) -> None:
         self._reads.discard(read)
         pool = self._pool
-        if pool is not None and not read.cancelled():
+        if read.cancelled():
+            url = self._datasets[task.sample.dataset].url
+            _fail(task.assembly.done, StoreError("was closed while it was read from", where=url))
+        elif pool is not None:
             with contextlib.suppress(RuntimeError):
                 pool.submit(self._decode, task, read)
 
@@ -165,7 +173,7 @@ class CaptureStream(Iterator[PackedBatch]):
 
     def _quarantine(self, task: Task, error: BadMember) -> None:
         try:
-            self.quarantine.add(error)
+            self.quarantine.add(self._datasets[task.sample.dataset].url, error)
             self._submit(self._replaced(task))
         except BaseException as worse:
             _fail(task.assembly.done, worse)

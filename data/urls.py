@@ -39,6 +39,6 @@ def redact(url: str) -> str:
 
 def safe(path: str) -> str:
     """A relative path that stays in its folder, or an error that names it."""
-    if not _SAFE_PATH.match(path):
+    if not _SAFE_PATH.fullmatch(path):
         raise UserError("a path that leaves its folder, or with odd characters, is refused", where=repr(path))
     return path

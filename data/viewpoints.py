@@ -197,7 +197,9 @@ def draw_views(
 
 def _around(centers: Floats) -> Integers:
     """Cameras by azimuth around +y, beginning behind the widest gap so that no sector spans it."""
-    azimuth = np.round(np.arctan2(centers[:, 0], centers[:, 2]), 6)
+    # Rounded, and without -0: a camera exactly behind the head must not be at +180 degrees here and at -180 there.
+    flat = np.round(centers, 6) + 0.0
+    azimuth = np.round(np.arctan2(flat[:, 0], flat[:, 2]), 6)
     ring = np.argsort(azimuth, kind="stable")
     gaps = np.diff(azimuth[ring], append=azimuth[ring[0]] + 2 * np.pi)
     return np.roll(ring, -(int(np.argmax(np.round(gaps, 6))) + 1))

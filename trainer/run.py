@@ -76,7 +76,8 @@ class Run:
         )
         self.tracker = Tracker(self.config, self.folder) if self.world.is_main else None
         if self.tracker:
-            self.tracker.tags({"dataset_fingerprint": self.fingerprint, "config_hash": self.config.hash})
+            fingerprints = ",".join(dataset.fingerprint for dataset in self.datasets)
+            self.tracker.tags({"dataset_fingerprint": fingerprints, "config_hash": self.config.hash})
         if self.config.trainer.evaluate_at_start and self.engine.steps == 0 and self.held_out:
             self.evaluate()
             self.untrained = self.evaluation.means if self.evaluation else {}
@@ -190,17 +191,12 @@ class Run:
     ) -> None:
         if self.stream is not None:
             self.stream.close()
-            self._list_quarantined(self.stream)
         for dataset in (*self.datasets, *([self.held_out] if self.held_out else [])):
             dataset.close()
+        if self.stream is not None:
+            self.stream.quarantine.write(self.folder / f"quarantine-rank{self.world.rank}.txt")
         if self.tracker is not None:
             self.tracker.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
-
-    def _list_quarantined(self, stream: CaptureStream | ProcessStream) -> None:
-        """Leave a file that `data.quarantine` takes, for the next run."""
-        if found := stream.quarantine.found:
-            lines = [f"# {what}\n{name}\n" for name, what in sorted(found.items())]
-            (self.folder / f"quarantine-rank{self.world.rank}.txt").write_text("".join(lines))
 
     def _restore(self) -> None:
         newest = broadcast_object(checkpoint.latest(str(self.folder / CHECKPOINTS)) if self.world.is_main else None)
@@ -210,8 +206,8 @@ class Run:
         if state["dataset"] != self.fingerprint:
             urls = " with ".join(dataset.url for dataset in self.datasets)
             raise UserError(
-                f"the checkpoint was trained on dataset {state['dataset']}, but {urls} is {self.fingerprint}: "
-                "the sample order would not go on",
+                f"the checkpoint was trained on dataset {state['dataset']}, but {urls} (with this choice of "
+                f"subjects, frames and weights) is {self.fingerprint}: the sample order would not go on",
                 where=newest,
                 hint="start a new run under another run.name",
             )

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from configs.errors import UserError
-from data.index import PART, Shard
+from data.index import MAX_MEMBER, PART, Shard
 from data.ingest.source import Entry as File
 from data.ingest.source import Source
 from data.keep.sequential import Sequential
@@ -24,7 +24,6 @@ from data.store import Store
 from data.urls import safe
 
 Progress = Callable[[int, int], object]
-MAX_MEMBER = 256 * 2**20  # bytes; a larger image is a mistake or an attack
 MAX_SAMPLE = 2**30  # bytes of a whole capture, which is held in memory
 _PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _LAYOUT = "members are {subject}_{frame}.json, .{camera}.jpg (png, webp, avif) and .{camera}.mask.png"

@@ -28,7 +28,7 @@ class Circuit:
     def __init__(self, url: str, patience: float, first: float, tell: Tell) -> None:
         self._url, self._tell = url, tell
         self._patience, self._later = first, patience
-        self._in_a_row, self._answered = 0, time.monotonic()
+        self._in_a_row, self._failing, self._answered = 0, 0.0, 0.0
         self._opened, self._told, self._pause = 0.0, 0.0, _PAUSES[0]
         self._last: BaseException | None = None
         self._probing = False
@@ -39,6 +39,15 @@ class Circuit:
     def is_open(self) -> bool:
         """Whether the store counts as down."""
         return not self._closed.is_set()
+
+    @property
+    def ever_answered(self) -> bool:
+        """Whether there was an answer at all."""
+        return self._answered > 0
+
+    def answered_since(self, moment: float) -> bool:
+        """Whether anybody got an answer after a moment of `time.monotonic`."""
+        return self._answered > moment
 
     async def ready(self) -> None:
         """Return when a request may be made: at once, or for one caller at a time as long as the store is down.
@@ -52,7 +61,11 @@ class Circuit:
                 await self._wait(_PAUSES[0])
                 continue
             self._probing = True
-            await self._wait(self._pause)
+            try:
+                await self._wait(self._pause)
+            except BaseException:
+                self._probing = False
+                raise
             self._pause = min(_PAUSES[1], 2 * self._pause)
             return
 
@@ -67,18 +80,24 @@ class Circuit:
 
     def failed(self, error: BaseException) -> None:
         """A request came to nothing."""
+        now = time.monotonic()
+        if self._in_a_row == 0:
+            self._failing = now
         self._in_a_row += 1
         self._last, self._probing = error, False
-        now = time.monotonic()
-        if not self.is_open and self._in_a_row >= _FAILURES and now - self._answered >= _SILENCE:
-            self._closed.clear()
-            self._opened, self._told, self._pause = self._answered, now, _PAUSES[0]
-            self._tell(f"{self._url} does not answer ({describe(error)}); waiting for it up to {self._patience:.0f} s")
+        if not self.is_open and self._in_a_row >= _FAILURES and now - self._failing >= _SILENCE:
+            self.open(error)
         elif self.is_open and now - self._told >= _TELL_EVERY:
             self._told = now
             self._tell(
                 f"{self._url} has not answered for {now - self._opened:.0f} s ({describe(error)}); still waiting"
             )
+
+    def open(self, error: BaseException) -> None:
+        """From now on the store counts as down."""
+        self._closed.clear()
+        self._opened, self._told, self._pause = self._failing, time.monotonic(), _PAUSES[0]
+        self._tell(f"{self._url} does not answer ({describe(error)}); waiting for it up to {self._patience:.0f} s")
 
     def let_go(self) -> None:
         """A request was given up before there was an answer."""

@@ -14,16 +14,19 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
+from configs.errors import UserError
 from data.store.ranges import Buffer, Range
 
 _BLOCK = 4096
+_HOME = re.compile("[0-9a-f]{24}")
+_DIGITS = 20
 _LEASE = 16 * 2**20  # bytes that a process may write before it has to look at the common count again
 
 
@@ -31,21 +34,29 @@ class DiskCache:
     """Members of one dataset on a local disk. Make one per process; threads share it.
 
     Args:
-        folder: for all datasets and processes of a machine.
+        folder: for all datasets and processes of a machine; what is kept lies in `headway-cache` beneath it.
         url: the dataset's.
-        limit: bytes for everything in the folder.
+        limit: bytes for everything in it.
+
+    Raises:
+        UserError: a folder that cannot be written to.
     """
 
     def __init__(self, folder: str | os.PathLike[str], url: str, limit: int) -> None:
-        self._root = Path(folder).expanduser()
+        self._root = Path(folder).expanduser() / "headway-cache"
         self._home = self._root / hashlib.blake2b(url.encode(), digest_size=12).hexdigest()
         self._limit, self._lease = limit, max(_BLOCK, min(_LEASE, limit // 64))
         self._left, self._full = 0, False
         self._lock = threading.Lock()
-        self._home.mkdir(parents=True, exist_ok=True)
-        os.utime(self._home)
-        self._users = os.open(self._root / "users", os.O_RDWR | os.O_CREAT, 0o644)
-        self._settle()
+        self._users = -1
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            os.utime(self._home)
+            self._users = os.open(self._root / "users", os.O_RDWR | os.O_CREAT, 0o644)
+            self._settle()
+        except OSError as error:
+            self.close()
+            raise UserError(f"cannot be used ({error.strerror})", where=f"data.store.cache_dir: {folder}") from None
 
     def get(self, part: Range) -> bytes | None:
         """A member's bytes, if they are here and right."""
@@ -106,15 +117,16 @@ class DiskCache:
             return True
 
     def _count(self, change: int) -> bool:
-        """Add to the bytes that all processes have reserved; False where that would pass the limit."""
-        with _locked(self._root / "reserved") as file:
-            total = int(file.read() or 0) + change
-            if change > 0 and total > self._limit:
-                return False
-            file.seek(0)
-            file.truncate()
-            file.write(str(max(0, total)))
-            return True
+        """Add to the bytes that all processes have reserved; False where that would pass the limit, or cannot be."""
+        try:
+            with _locked(self._root / "reserved") as file:
+                total = int(os.pread(file, _DIGITS, 0) or 0) + change
+                if change > 0 and total > self._limit:
+                    return False
+                _write_count(file, total)
+                return True
+        except (OSError, ValueError):
+            return False
 
     def _settle(self) -> None:
         """Whoever is alone in the folder counts what is really there, and makes room from other datasets' oldest."""
@@ -123,24 +135,30 @@ class DiskCache:
         except OSError:
             fcntl.flock(self._users, fcntl.LOCK_SH)
             return
-        others = [path for path in self._root.iterdir() if path.is_dir() and path != self._home]
-        others.sort(key=lambda path: path.stat().st_mtime)
+        others = [path for path in self._root.iterdir() if _HOME.fullmatch(path.name) and path != self._home]
+        others = sorted((path for path in others if path.is_dir()), key=lambda path: path.stat().st_mtime)
         used = self.used()
         while others and used > 0.9 * self._limit:
             shutil.rmtree(others.pop(0), ignore_errors=True)
             used = self.used()
         with _locked(self._root / "reserved") as file:
-            file.truncate()
-            file.write(str(used))
+            _write_count(file, used)
         fcntl.flock(self._users, fcntl.LOCK_SH)
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[TextIO]:
-    with path.open("a+") as file:
+def _locked(path: Path) -> Iterator[int]:
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
         yield file
+    finally:
+        os.close(file)
+
+
+def _write_count(file: int, count: int) -> None:
+    """A number in a fixed width, so that nothing has to be cut off first."""
+    os.pwrite(file, f"{max(0, count):{_DIGITS}d}".encode(), 0)
 
 
 def _blocks(path: Path) -> int:

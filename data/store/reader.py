@@ -10,8 +10,8 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,13 +21,14 @@ from data.store.circuit import Circuit, Tell
 from data.store.disk import DiskCache
 from data.store.errors import BadMember, Refused, StoreError, describe
 from data.store.latency import HedgePolicy, Latency
-from data.store.ranges import TYPICAL, Buffer, Cost, Range, Span, coalesce, cut
+from data.store.probe import measure
+from data.store.ranges import LARGEST, TYPICAL, Buffer, Cost, Range, Span, coalesce, cut
 from data.store.transport import Transport, open_transport
 
 T = TypeVar("T")
 REREADS = 4  # attempts for a member whose bytes are wrong before it counts as bad
-_PROBES, _PROBE_BYTES = 4, 2**19
-_THREADS = 16  # for clients that block, and for writing to the disk cache
+_THREADS = 16  # for clients that block
+_MOST_BEHIND = 64 * 2**20  # bytes that wait to be written to the disk cache
 
 # obstore's threads abort an interpreter that ends while they run.
 _OPEN: weakref.WeakSet[Reader] = weakref.WeakSet()
@@ -45,7 +46,7 @@ class Traffic:
 
     Attributes:
         requests: first requests; `hedges` second ones, `failures` those that came to nothing.
-        bytes_asked: of all requests; `bytes_needed` of members in them.
+        bytes_asked: of all answers; `bytes_needed` of members in them.
         from_cache: bytes of members that the disk cache had.
     """
 
@@ -74,9 +75,10 @@ class Reader:
         self._measured = scheme == "memory"
         self._hedge = HedgePolicy(self.latency)
         self._cache = _open_cache(url, settings)
+        self._writer, self._behind = ThreadPoolExecutor(1, "headway-cache"), 0
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(ThreadPoolExecutor(_THREADS, "headway-store"))
-        self._thread = threading.Thread(target=self._loop.run_forever, name="headway-store", daemon=True)
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="headway-store", daemon=True)
         self._thread.start()
         self._measuring = asyncio.Lock()
         self._owner = os.getpid()
@@ -86,6 +88,7 @@ class Reader:
             self._end()
             raise
         _OPEN.add(self)
+        self._abandoned = weakref.finalize(self, _abandon, self._loop, self._writer)
 
     async def _start(self, scheme: str, root: str, tell: Tell) -> tuple[Transport, Circuit, asyncio.Semaphore]:
         settings = self._settings
@@ -93,13 +96,20 @@ class Reader:
         circuit = Circuit(self._url, settings.patience, min(settings.deadline, settings.patience), tell)
         return transport, circuit, asyncio.Semaphore(settings.in_flight)
 
-    def read(self, path: str) -> bytes:
-        """A whole file; raises FileNotFoundError or StoreError."""
+    def read(self, path: str, limit: int) -> bytes:
+        """A whole file, in pieces that arrive before a timeout; raises FileNotFoundError or StoreError."""
+        return self._wait(self._file(path, limit))
 
-        async def ask() -> Buffer:
-            return await self._transport.read(path)
-
-        return bytes(self._wait(self._patiently(ask, f"{self._url}/{path}")))
+    async def _file(self, path: str, limit: int) -> bytes:
+        where, pieces, size = f"{self._url}/{path}", [], 0
+        while True:
+            piece = await self._patiently(Span(path, size, size + LARGEST, ()), where)
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise StoreError(f"is larger than {limit} bytes, which nothing of its kind is", where=where)
+            if len(piece) < LARGEST:
+                return b"".join(pieces)
 
     def fetch(self, ranges: Sequence[Range], verify: bool) -> Future[list[Buffer]]:
         """Members' bytes in the order asked; the future raises BadMember or StoreError."""
@@ -111,6 +121,7 @@ class Reader:
         """End every request, the thread and all connections. Safe to call twice; nothing in a forked child."""
         if self._loop.is_closed() or self._owner != os.getpid():
             return
+        self._abandoned.detach()
         with contextlib.suppress(Exception):
             self._wait(self._stop())
         self._end()
@@ -118,8 +129,7 @@ class Reader:
     def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
+        self._writer.shutdown(cancel_futures=True)
         if self._cache:
             self._cache.close()
 
@@ -131,7 +141,10 @@ class Reader:
         await self._transport.close()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError:
+            raise StoreError("was closed while it was read from", where=self._url) from None
 
     def _cached(self, part: Range) -> bytes | None:
         assert self._cache is not None
@@ -171,36 +184,38 @@ class Reader:
         return [found[index] for index in range(len(ranges))]
 
     def _keep(self, ranges: Sequence[Range], fresh: dict[int, Buffer]) -> None:
-        """Write to the disk cache beside the loop."""
-        cache = self._cache
+        """Write to the disk cache beside the loop; what a slow disk has no time for is not kept."""
+        cache, size = self._cache, sum(len(data) for data in fresh.values())
         assert cache is not None
+        if not fresh or self._behind + size > _MOST_BEHIND:
+            return
 
         def put() -> None:
             for index, data in fresh.items():
                 cache.put(ranges[index], data)
 
-        if fresh:
-            self._loop.run_in_executor(None, put)
+        def done(_: object) -> None:
+            self._behind -= size
+
+        self._behind += size
+        self._loop.run_in_executor(self._writer, put).add_done_callback(done)
 
     async def _span(self, span: Span) -> Buffer:
-        async def ask() -> Buffer:
-            return await self._hedged(span)
-
         where = f"{self._url}/{span.path}"
         try:
-            return await self._patiently(ask, where)
+            return await self._patiently(span, where)
         except FileNotFoundError:
             raise StoreError("the shard is missing", where=where, hint="copy the dataset again") from None
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]], where: str) -> T:
+    async def _patiently(self, span: Span, where: str) -> Buffer:
         """Ask until there is an answer: jittered exponential pauses, a deadline, and the circuit's patience."""
-        spent, attempts = 0.0, 0
+        spent, attempts, began = 0.0, 0, time.monotonic()
         while True:
             async with self._slots:
                 await self._circuit.ready()
-                began = time.monotonic()
+                asked = time.monotonic()
                 try:
-                    return await self._answer(ask(), where)
+                    return await self._answer(span, where)
                 except (UserError, FileNotFoundError):
                     raise
                 except Exception as error:
@@ -208,26 +223,28 @@ class Reader:
             attempts += 1
             pause = min(5.0, 0.05 * 2**attempts) * random.uniform(0.5, 1.5)
             # While nobody gets an answer the circuit's patience counts, not this read's.
-            spent += 0.0 if self._circuit.is_open else time.monotonic() - began + pause
-            if spent > self._settings.deadline:
-                what = f"the store did not answer in {attempts} attempts; last: {describe(last)}"
-                raise StoreError(what, where=where) from None
+            spent += 0.0 if self._circuit.is_open else time.monotonic() - asked + pause
+            if spent > self._settings.deadline and not self._circuit.is_open:
+                if self._circuit.answered_since(began) or not self._circuit.ever_answered:
+                    what = f"the store did not answer in {attempts} attempts; last: {describe(last)}"
+                    raise StoreError(what, where=where) from None
+                self._circuit.open(last)
             await asyncio.sleep(0.0 if self._circuit.is_open else pause)
 
-    async def _answer(self, asked: Awaitable[T], where: str) -> T:
-        """The answer to one request; tells the circuit how it went."""
+    async def _answer(self, span: Span, where: str) -> Buffer:
+        """The answer to one request, or to its hedge; tells the circuit how it went."""
         try:
-            answer = await asked
+            answer = await self._hedged(span)
         except asyncio.CancelledError:
             self._circuit.let_go()
             raise
         except FileNotFoundError:
             self._circuit.succeeded()
             raise FileNotFoundError(where) from None
-        except Refused as error:
-            self._circuit.succeeded()
-            raise StoreError(f"cannot be read ({error})", where=where) from None
         except Exception as error:
+            # A store that served us before and now refuses may have a clock or keys that are being renewed.
+            if isinstance(error, Refused) and not self._circuit.ever_answered:
+                raise StoreError(f"cannot be read ({error})", where=where) from None
             self._circuit.failed(error)
             self.traffic.failures += 1
             raise
@@ -254,39 +271,32 @@ class Reader:
 
     async def _request(self, span: Span) -> Buffer:
         began = time.monotonic()
-        self.traffic.bytes_asked += span.stop - span.start
         async with asyncio.timeout(self._settings.timeout):
             data = await self._transport.get(span.path, span.start, span.stop)
-        self.latency.add(time.monotonic() - began)
+        if span.ranges:  # members, not the index
+            self.traffic.bytes_asked += len(data)
+            self.latency.add(time.monotonic() - began)
         return data
 
     async def _measure(self, part: Range) -> None:
-        """Time small requests, as many at once as later, and a few large ones; once per process."""
+        """Know what this store takes; once per process."""
         async with self._measuring:
-            if self._measured:
-                return
-            self._measured = True
-            many = self._settings.in_flight
-            tiny, less, more = (part.offset, part.offset + 1), (0, _PROBE_BYTES // 8), (0, _PROBE_BYTES)
-            try:
-                await self._time(part.path, tiny, many)  # opens the connections
-                requests = [await self._time(part.path, tiny, many) for _ in range(_PROBES)]
-                little = [await self._time(part.path, less, _PROBES) for _ in range(_PROBES)]
-                # The first wave may ride on what a shaped link has saved up.
-                much = [await self._time(part.path, more, _PROBES) for _ in range(1 + _PROBES)][1:]
-            except Exception:  # what is wrong shows in the read itself, which knows how to wait
-                return
-            (short, few), (long, many_bytes) = min(little), min(much)
-            if many_bytes > few:
-                # The slope: what both take for being a request at all cancels out.
-                self.cost = Cost(min(requests)[0] / many, max(long - short, 0.2 * long) / (many_bytes - few))
+            if not self._measured:
+                self._measured = True
+                self.cost = await measure(self._transport, part, self._settings.in_flight) or TYPICAL
 
-    async def _time(self, path: str, where: tuple[int, int], many: int) -> tuple[float, int]:
-        """Seconds and bytes of `many` equal requests at once."""
-        began = time.monotonic()
-        async with asyncio.timeout(self._settings.timeout):
-            blobs = await asyncio.gather(*(self._transport.get(path, *where) for _ in range(many)))
-        return time.monotonic() - began, sum(len(blob) for blob in blobs)
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+def _abandon(loop: asyncio.AbstractEventLoop, writer: ThreadPoolExecutor) -> None:
+    """End the thread of a reader that nobody holds any more, without waiting."""
+    writer.shutdown(wait=False, cancel_futures=True)
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(loop.stop)
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +66,21 @@ class Store:
         """What this process has asked of the store; nothing for a local folder."""
         return self._reader.traffic if self._reader else Traffic()
 
-    def read(self, path: str) -> bytes:
-        """A whole small file.
+    def read(self, path: str, limit: int = 2**30) -> bytes:
+        """A whole file of at most `limit` bytes.
 
         Raises:
             FileNotFoundError: it is not there.
-            StoreError: the store does not answer.
+            StoreError: it is larger, or the store does not answer.
         """
-        if self.local is not None:
-            return (self.local / safe(path)).read_bytes()
-        return self._remote().read(safe(path))
+        if self.local is None:
+            return self._remote().read(safe(path), limit)
+        with (self.local / safe(path)).open("rb") as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            what = f"is larger than {limit} bytes, which nothing of its kind is"
+            raise StoreError(what, where=f"{self.url}/{path}")
+        return data
 
     def read_ranges(self, ranges: Sequence[Range], verify: bool = True) -> list[bytes]:
         """Members' bytes, near ones in one request, in the order asked.
@@ -88,7 +93,10 @@ class Store:
             BadMember: a member stays wrong after several attempts.
             StoreError: the store refused, or did not answer before the deadline.
         """
-        return [bytes(data) for data in self.fetch(ranges, verify).result()]
+        try:
+            return [bytes(data) for data in self.fetch(ranges, verify).result()]
+        except CancelledError:
+            raise StoreError("was closed while it was read from", where=self.url) from None
 
     def fetch(self, ranges: Sequence[Range], verify: bool = True) -> Future[list[Buffer]]:
         """Like `read_ranges` without waiting, except for a local folder, and without copying."""

@@ -35,10 +35,6 @@ class Transport(Protocol):
         """
         ...
 
-    async def read(self, path: str) -> Buffer:
-        """A whole file; raises as `get` does."""
-        ...
-
     async def close(self) -> None:
         """Drop every connection."""
         ...
@@ -84,17 +80,8 @@ class _ObjectTransport:
         try:
             return memoryview(await obstore.get_range_async(self._store, path, start=start, end=stop))
         except Exception as error:
-            if "InvalidRange" in str(error):  # the file ends before `start`
+            if _beyond(error):
                 return b""
-            raise _sorted(error) from None
-
-    async def read(self, path: str) -> Buffer:
-        import obstore
-
-        try:
-            found = await obstore.get_async(self._store, path)
-            return memoryview(await found.bytes_async())
-        except Exception as error:
             raise _sorted(error) from None
 
     async def close(self) -> None:
@@ -108,15 +95,11 @@ class _FsspecTransport:
         self._fs, self._root = filesystem(scheme, timeout), root.rstrip("/")
 
     async def get(self, path: str, start: int, stop: int) -> Buffer:
-        return await self._cat(path, {"start": start, "end": stop})
-
-    async def read(self, path: str) -> Buffer:
-        return await self._cat(path, {})
-
-    async def _cat(self, path: str, options: dict[str, int]) -> Buffer:
         try:
-            return await asyncio.to_thread(self._fs.cat_file, f"{self._root}/{path}", **options)
+            return await asyncio.to_thread(self._fs.cat_file, f"{self._root}/{path}", start=start, end=stop)
         except Exception as error:
+            if _beyond(error):
+                return b""
             raise _sorted(error) from None
 
     async def close(self) -> None:
@@ -144,6 +127,11 @@ def close_filesystem(fs: Any) -> None:
 def refused(error: BaseException) -> bool:
     """Whether asking again is useless."""
     return type(error).__name__ in _REFUSED or "NoSuchBucket" in str(error)
+
+
+def _beyond(error: Exception) -> bool:
+    """Whether the file ends before the range begins."""
+    return "InvalidRange" in str(error) or "416" in str(error)
 
 
 def _sorted(error: Exception) -> Exception:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import UserError
 from configs.schema import DataConfig
 from data import Dataset, open_stream
 from data.store import Range
@@ -118,6 +119,37 @@ def test_a_folder_that_cannot_be_written_costs_speed_only(tmp_path):
     twin.parent.write_text("a file where a folder should be")
     cache.put(part, data)
     assert cache.get(part) is None
+
+
+def test_what_others_keep_in_the_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "final.tex").write_bytes(bytes(10**6))
+    (tmp_path / "headway-cache" / "mine").mkdir(parents=True)
+    (tmp_path / "headway-cache" / "mine" / "notes").write_bytes(bytes(10**6))
+    cache = DiskCache(tmp_path, URL, 10**5)
+    cache.put(*part_of(0))
+    cache.close()
+    assert (tmp_path / "thesis" / "final.tex").is_file()
+    assert (tmp_path / "headway-cache" / "mine" / "notes").is_file()
+
+
+def test_a_folder_that_is_none_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"data\.store\.cache_dir: .*file: cannot be used"):
+        DiskCache(tmp_path / "file", URL, 10**6)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a number", b"9" * 30])
+def test_a_damaged_count_costs_speed_only(tmp_path, damage):
+    cache = DiskCache(tmp_path, URL, 10**6)
+    (tmp_path / "headway-cache" / "reserved").write_bytes(damage)
+    part, data = part_of(0)
+    cache.put(part, data)
+    assert cache.get(part) in (None, data)
+    cache.close()
+    again = DiskCache(tmp_path, URL, 10**6)
+    again.put(part, data)
+    assert again.get(part) == data
 
 
 def test_the_second_epoch_asks_the_store_for_nothing(make_dataset, tmp_path):

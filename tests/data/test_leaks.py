@@ -187,3 +187,18 @@ def test_whoever_gives_up_while_the_store_is_down_blocks_nobody():
         return time.monotonic() - began
 
     assert asyncio.run(ask()) < 3
+
+
+def test_a_dataset_that_nobody_holds_any_more_ends_its_thread(bucket, make_dataset):  # noqa: F811
+    def readers() -> int:
+        return sum(thread.name == "headway-store" for thread in threading.enumerate())
+
+    url = make_dataset(2, url=f"{bucket}/dropped").url
+    before = readers()
+    for _ in range(3):
+        Dataset.open(url).capture("person000")
+    gc.collect()
+    end = time.monotonic() + 5
+    while readers() > before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert readers() == before

@@ -76,7 +76,7 @@ def test_bad_members_met_in_processes_are_listed(make_dataset):
     with open_stream(open_datasets(config), config, seed=0, rank=0, world_size=1) as stream:
         for _ in range(8):
             next(stream)
-        assert set(stream.quarantine.found) == {part.where}
+        assert set(stream.quarantine.found) == {(dataset.url, part.where)}
 
 
 def test_a_mixture_streams_from_all_its_datasets(make_dataset):

@@ -159,7 +159,6 @@ def test_ranks_read_the_same_from_a_faulty_store(two_hosts, proxied, moto, out, 
     assert_whole_epochs(alone, 24)
 
 
-@pytest.mark.xfail(reason="an index with a wrong byte is not asked for again")
 def test_a_wrong_byte_on_its_way_does_not_keep_a_dataset_from_opening(proxied):  # noqa: F811
     url, proxy = proxied
     proxy.faults = Faults(flipped=0.2)

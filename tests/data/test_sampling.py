@@ -141,8 +141,11 @@ def test_a_mixture_does_not_reorder_its_datasets(people, strangers):
 
 
 def test_fingerprints_name_data_weights_and_subsets(people, strangers):
-    assert sampler_of(people, subjects=3).fingerprint == people.fingerprint
+    assert sampler_of(people).fingerprint == people.fingerprint
     marks = [
+        people.fingerprint,
+        sampler_of(people, subjects=3).fingerprint,
+        sampler_of(people, frames="one").fingerprint,
         sampler_of(people, strangers, **mixed({})).fingerprint,
         sampler_of(strangers, people, **mixed({})).fingerprint,
         sampler_of(people, strangers, **mixed({"weight": 2})).fingerprint,

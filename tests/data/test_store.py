@@ -127,11 +127,14 @@ class Coughing:
     def __init__(self, inner: Transport, coughs: list[str]) -> None:
         self.inner, self.coughs, self.down_until = inner, coughs, 0.0
         self.asked: list[tuple[int, int]] = []
+        self.never: set[int] = set()
 
     async def get(self, path: str, start: int, stop: int) -> Buffer:
         self.asked.append((start, stop))
         if time.monotonic() < self.down_until:
             raise ConnectionRefusedError("nobody listens")
+        if start in self.never:
+            raise OSError("503 slow down")
         answer = bytes(await self.inner.get(path, start, stop))
         how = self.coughs.pop(0) if self.coughs else ""
         if how == "503":
@@ -139,9 +142,6 @@ class Coughing:
         if how == "stall":
             await asyncio.sleep(30)
         return {"half": answer[: len(answer) // 2], "flip": b"x" + answer[1:]}.get(how, answer)
-
-    async def read(self, path: str) -> Buffer:
-        return await self.inner.read(path)
 
     async def close(self) -> None:
         await self.inner.close()
@@ -155,13 +155,15 @@ def coughing(tmp_path, monkeypatch) -> Iterator[Callable[..., tuple[Store, Cough
         made: list[Coughing] = []
 
         def open_coughing(*place: Any) -> Coughing:
-            made.append(Coughing(open_transport(*place), coughs))
+            made.append(Coughing(open_transport(*place), []))
             return made[0]
 
         monkeypatch.setattr(reader, "open_transport", open_coughing)
         store = Store(f"memory://{tmp_path.name}", StoreConfig.model_validate(settings), tell=told.append)
         store.write("a.tar", CONTENT)
         store.read("a.tar")
+        made[0].coughs = coughs
+        made[0].asked.clear()
         opened.append(store)
         return store, made[0]
 
@@ -180,11 +182,40 @@ def test_a_coughing_store_is_asked_again_for_what_is_missing_only(coughing):
     assert store.traffic.failures == 2
 
 
-def test_a_dead_store_is_given_up_at_the_deadline(coughing):
-    store, transport = coughing(["503"] * 1000, deadline=0.3)
+def test_what_never_comes_is_given_up_at_the_deadline(coughing):
+    store, transport = coughing([], deadline=0.3)
+    transport.never = {0}
+    waiting = store.fetch(ranges_of([(0, 10)]))
+    while not waiting.done():  # the store serves everybody else
+        store.read_ranges(ranges_of([(500, 10)]))
+        time.sleep(0.02)
     with pytest.raises(StoreError, match=r"a\.tar: the store did not answer in \d+ attempts; last: OSError: 503"):
-        store.read_ranges(ranges_of([(0, 10)]))
-    assert len(transport.asked) < 10
+        waiting.result()
+    assert transport.asked.count((0, 10)) < 10
+
+
+def test_a_store_that_answers_nobody_is_down_however_few_ask(coughing):
+    store, transport = coughing([], deadline=0.3, patience=60)
+    transport.down_until = time.monotonic() + 2
+    assert store.read_ranges(ranges_of([(0, 10)])) == [CONTENT[:10]]
+    assert "answers again" in coughing.told[-1]
+
+
+def test_a_long_silence_before_an_outage_does_not_count_as_outage(coughing):
+    store, transport = coughing([], deadline=2, patience=5)
+    time.sleep(5.5)  # nobody asked for anything
+    transport.down_until = time.monotonic() + 3
+    wanted = [store.fetch(ranges_of([(start, 10)])) for start in range(0, 12_000, 600)]
+    assert all(one.result() for one in wanted)
+
+
+def test_files_larger_than_a_request_come_whole_and_bounded(coughing, monkeypatch):
+    monkeypatch.setattr(reader, "LARGEST", 1000)
+    store, transport = coughing(["503", "", "503"])
+    assert store.read("a.tar") == CONTENT
+    assert len(transport.asked) == 17 + 2
+    with pytest.raises(StoreError, match="is larger than 5000 bytes"):
+        store.read("a.tar", limit=5000)
 
 
 def test_a_store_that_is_down_is_waited_for_and_told_about(coughing):

@@ -19,7 +19,9 @@ from configs import UserError
 from configs.schema import DataConfig
 from data import Batch, CaptureStream, Dataset
 from data.cache import PixelCache
+from data.dataset import decode_view
 from data.quarantine import TooManyBad
+from data.store import BadMember, StoreError
 
 
 def config_of(**changes) -> DataConfig:
@@ -163,7 +165,7 @@ def test_a_capture_with_a_bad_member_is_replaced_the_same_way_everywhere(make_da
     dataset = Dataset.open(dataset.url)
     with CaptureStream(dataset, config, seed=0, rank=0, world_size=1) as stream:
         whole = [next(stream).unpack() for _ in range(10)]
-        assert set(stream.quarantine.found) <= bad
+        assert {name for _, name in stream.quarantine.found} <= bad
         assert stream.quarantine.found
     for before, after in zip(clean, whole, strict=True):
         for place, (one, two) in enumerate(zip(before.names, after.names, strict=True)):
@@ -199,6 +201,41 @@ def test_a_list_of_bad_members_is_passed_over_without_reading(make_dataset, tmp_
     assert all(same(one, two) for one, two in zip(met, known, strict=True))
     with pytest.raises(UserError, match=r"data\.quarantine: .*nowhere"):
         take(dataset, config_of(quarantine=str(tmp_path / "nowhere")), 1)
+
+
+def test_what_is_bad_in_one_dataset_of_a_mixture_is_not_bad_in_another(make_dataset):
+    """The same people twice: members have the same names, but only those of the first are damaged."""
+    one, two = make_dataset(6), make_dataset(6, frame="0", expression={"jawOpen": 0.5})
+    config = config_of(batch_size=2, bad_share=1.0, mixture=[{"url": two.url}])
+    damage(one, [1, 4], list(range(6)))
+    both = [Dataset.open(one.url), Dataset.open(two.url)]
+
+    def names(start: int, count: int) -> list[tuple[str, ...]]:
+        with CaptureStream(both, config, seed=0, rank=0, world_size=1, start=start) as stream:
+            return [next(stream).names for _ in range(count)]
+
+    whole = names(0, 40)
+    for done in (7, 20, 33):
+        assert names(2 * done, 40 - done) == whole[done:]
+
+
+def test_closing_from_another_thread_ends_the_wait(make_dataset):
+    stream = CaptureStream(make_dataset(4), config_of(prefetch=0, readers=1), seed=0, rank=0, world_size=1)
+    assert stream._pool
+    stream._pool.submit(time.sleep, 1.0)
+    threading.Timer(0.2, stream.close).start()
+    with pytest.raises((StoreError, StopIteration)):
+        [next(stream) for _ in range(100)]
+
+
+def test_an_image_of_another_size_than_its_camera_says_is_a_bad_member(make_dataset, make_capture):
+    sizes = ((48, 40),) * 5 + ((96, 80),)
+    capture = make_capture(0)
+    with pytest.raises(UserError, match="the camera says 80 x 96"):
+        make_dataset(1, sizes=sizes)
+    pixels, coverage = np.empty((24, 20, 3), np.uint8), np.empty((24, 20), np.uint8)
+    with pytest.raises(BadMember, match="it is 40 x 48 pixels, its camera says 80 x 96"):
+        decode_view(capture.images[5], None, pixels, coverage, (96, 80), "here")
 
 
 def test_too_many_bad_members_end_the_run_with_their_names(make_dataset):

@@ -179,7 +179,7 @@ def _surface(points: Floats, hull: Flags) -> Surface | None:
     if border.sum() < 50:
         return None
     smooth = ndimage.gaussian_filter(filled.astype(np.float64), 1.5)
-    outward = -np.stack(np.gradient(smooth), axis=-1)[border]
+    outward = -np.stack([*np.gradient(smooth)], axis=-1)[border]
     outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-9)
     return Surface(points[border.ravel()], outward)
 

@@ -75,12 +75,11 @@ class Store:
         """
         if self.local is None:
             return self._remote().read(safe(path), limit)
-        with (self.local / safe(path)).open("rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
+        file = self.local / safe(path)
+        if file.stat().st_size > limit:
             what = f"is larger than {limit} bytes, which nothing of its kind is"
             raise StoreError(what, where=f"{self.url}/{path}")
-        return data
+        return file.read_bytes()
 
     def read_ranges(self, ranges: Sequence[Range], verify: bool = True) -> list[bytes]:
         """Members' bytes, near ones in one request, in the order asked.

@@ -44,7 +44,7 @@ def stream(url: str, hedge: bool, batches: int | None = None, seconds: float = 0
     from data.dataset import Dataset
     from data.stream import CaptureStream
 
-    config = DataConfig(**CONFIG, readers=2, prefetch=4)  # type: ignore[arg-type]
+    config = DataConfig(**CONFIG, readers=2, prefetch=16)  # type: ignore[arg-type]
     times, digests = [], []
     end = time.monotonic() + seconds
     with (

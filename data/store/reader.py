@@ -256,14 +256,18 @@ class Reader:
         self.traffic.requests += 1
         if not self._settings.hedge:
             return await self._request(span)
-        delay = self._hedge.begin()
-        first = asyncio.ensure_future(self._request(span))
-        racing = {first}
+        self._hedge.begin()
+        began = time.monotonic()
+        racing = {asyncio.ensure_future(self._request(span))}
         try:
-            done, _ = await asyncio.wait(racing, timeout=None if delay == float("inf") else delay)
-            if not done and self._hedge.spend():
-                self.traffic.hedges += 1
-                racing.add(asyncio.ensure_future(self._request(span)))
+            done: set[asyncio.Task[Buffer]] = set()
+            # p95 may not be known yet, and a burst of slow answers may have used up the budget: look again.
+            while not done and len(racing) == 1:
+                left = self._hedge.delay - (time.monotonic() - began)
+                done, _ = await asyncio.wait(racing, timeout=min(max(left, 0.02), 0.25))
+                if not done and time.monotonic() - began >= self._hedge.delay and self._hedge.spend():
+                    self.traffic.hedges += 1
+                    racing.add(asyncio.ensure_future(self._request(span)))
             return await _fastest(racing)
         finally:
             for task in racing:

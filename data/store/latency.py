@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 
 import numpy as np
@@ -48,7 +49,7 @@ class HedgePolicy:
 
     def __init__(self, latency: Latency, share: float = 0.05, burst: float = 16.0) -> None:
         self._latency, self._share, self._burst = latency, share, burst
-        self._saved = burst
+        self._saved, self._looked = burst, time.monotonic()
 
     @property
     def delay(self) -> float:
@@ -60,7 +61,12 @@ class HedgePolicy:
         self._saved = min(self._burst, self._saved + self._share)
 
     def spend(self) -> bool:
-        """Take one second request from the budget, if there is one."""
+        """Take one second request from the budget, if there is one; it also grows by one a second.
+
+        Otherwise a reader whose window is full of what is stuck would make no requests, and so never save any up.
+        """
+        now = time.monotonic()
+        self._saved, self._looked = min(self._burst, self._saved + now - self._looked), now
         if self._saved < 1:
             return False
         self._saved -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from typing import Any
@@ -25,14 +26,9 @@ def open_datasets(config: DataConfig) -> list[Dataset]:
         UserError: one that is not there.
     """
     urls = [config.train, *(other.url for other in config.mixture)]
-    opened: list[Dataset] = []
-    try:
-        for url in urls:
-            opened.append(Dataset.open(url, verify=config.verify, settings=config.store))
-    except BaseException:
-        for dataset in opened:
-            dataset.close()
-        raise
+    with ExitStack() as stack:
+        opened = [stack.enter_context(Dataset.open(url, verify=config.verify, settings=config.store)) for url in urls]
+        stack.pop_all()  # all are there, so they stay open
     return opened
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from configs.errors import UserError
 
 BAD_HINT = "copy the shard again, or write the dataset again"
@@ -17,6 +19,16 @@ class StoreError(UserError):
 
 class Refused(Exception):
     """An answer that asking again will not change: no such bucket, no right to read."""
+
+
+def too_large(where: str, limit: int) -> StoreError:
+    """A file that is larger than anything of its kind."""
+    return StoreError(f"is larger than {limit} bytes, which nothing of its kind is", where=where)
+
+
+def pause(attempts: int) -> float:
+    """Seconds to wait after so many failed attempts: doubling, jittered, at most about five."""
+    return min(5.0, 0.05 * 2**attempts) * random.uniform(0.5, 1.5)
 
 
 def describe(error: BaseException) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import random
 import threading
 import time
 import weakref
@@ -19,7 +18,7 @@ from configs.errors import UserError
 from configs.store import StoreConfig
 from data.store.circuit import Circuit, Tell
 from data.store.disk import DiskCache
-from data.store.errors import BadMember, Refused, StoreError, describe
+from data.store.errors import BadMember, Refused, StoreError, describe, pause, too_large
 from data.store.latency import HedgePolicy, Latency
 from data.store.probe import measure
 from data.store.ranges import LARGEST, TYPICAL, Buffer, Cost, Range, Span, coalesce, cut
@@ -27,6 +26,7 @@ from data.store.transport import Transport, open_transport
 
 T = TypeVar("T")
 REREADS = 4  # attempts for a member whose bytes are wrong before it counts as bad
+_PING = 5.0  # seconds for one byte that was served before; longer counts as no answer
 _THREADS = 16  # for clients that block
 _MOST_BEHIND = 64 * 2**20  # bytes that wait to be written to the disk cache
 
@@ -81,6 +81,7 @@ class Reader:
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="headway-store", daemon=True)
         self._thread.start()
         self._measuring = asyncio.Lock()
+        self._served: Span | None = None
         self._owner = os.getpid()
         try:
             self._transport, self._circuit, self._slots = self._wait(self._start(scheme, root, tell))
@@ -93,7 +94,7 @@ class Reader:
     async def _start(self, scheme: str, root: str, tell: Tell) -> tuple[Transport, Circuit, asyncio.Semaphore]:
         settings = self._settings
         transport = open_transport(scheme, root, settings.timeout)
-        circuit = Circuit(self._url, settings.patience, min(settings.deadline, settings.patience), tell)
+        circuit = Circuit(self._url, settings.patience, self._ping, tell)
         return transport, circuit, asyncio.Semaphore(settings.in_flight)
 
     def read(self, path: str, limit: int) -> bytes:
@@ -107,7 +108,7 @@ class Reader:
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                raise StoreError(f"is larger than {limit} bytes, which nothing of its kind is", where=where)
+                raise too_large(where, limit)
             if len(piece) < LARGEST:
                 return b"".join(pieces)
 
@@ -161,7 +162,7 @@ class Reader:
         cost, errors = self.cost, {}
         for attempt in range(REREADS):
             if attempt:
-                await asyncio.sleep(0.05 * 2**attempt * random.uniform(0.5, 1.5))
+                await asyncio.sleep(pause(attempt))
                 cost = Cost(request=0.0, byte=1.0)
             wanted = [ranges[index] for index in missing]
             spans = coalesce(wanted, cost)
@@ -209,7 +210,7 @@ class Reader:
 
     async def _patiently(self, span: Span, where: str) -> Buffer:
         """Ask until there is an answer: jittered exponential pauses, a deadline, and the circuit's patience."""
-        spent, attempts, began = 0.0, 0, time.monotonic()
+        spent, attempts = 0.0, 0
         while True:
             async with self._slots:
                 await self._circuit.ready()
@@ -221,23 +222,21 @@ class Reader:
                 except Exception as error:
                     last = error
             attempts += 1
-            pause = min(5.0, 0.05 * 2**attempts) * random.uniform(0.5, 1.5)
-            # While nobody gets an answer the circuit's patience counts, not this read's.
-            spent += 0.0 if self._circuit.is_open else time.monotonic() - asked + pause
-            if spent > self._settings.deadline and not self._circuit.is_open:
-                if self._circuit.answered_since(began) or not self._circuit.ever_answered:
-                    what = f"the store did not answer in {attempts} attempts; last: {describe(last)}"
-                    raise StoreError(what, where=where) from None
-                self._circuit.open(last)
-            await asyncio.sleep(0.0 if self._circuit.is_open else pause)
+            seconds = pause(attempts)
+            spent += time.monotonic() - asked + seconds
+            late = spent > self._settings.deadline
+            if await self._circuit.failed(last, late):
+                spent = 0.0  # while nobody gets an answer the circuit's patience counts, not this read's
+            elif late:
+                what = f"the store did not answer in {attempts} attempts; last: {describe(last)}"
+                raise StoreError(what, where=where) from None
+            else:
+                await asyncio.sleep(seconds)
 
     async def _answer(self, span: Span, where: str) -> Buffer:
-        """The answer to one request, or to its hedge; tells the circuit how it went."""
+        """The answer to one request, or to its hedge."""
         try:
             answer = await self._hedged(span)
-        except asyncio.CancelledError:
-            self._circuit.let_go()
-            raise
         except FileNotFoundError:
             self._circuit.succeeded()
             raise FileNotFoundError(where) from None
@@ -245,11 +244,19 @@ class Reader:
             # A store that served us before and now refuses may have a clock or keys that are being renewed.
             if isinstance(error, Refused) and not self._circuit.ever_answered:
                 raise StoreError(f"cannot be read ({error})", where=where) from None
-            self._circuit.failed(error)
             self.traffic.failures += 1
             raise
         self._circuit.succeeded()
+        self._served = span
         return answer
+
+    async def _ping(self) -> None:
+        """Ask for a byte of what was served last."""
+        if self._served is not None:
+            path, start = self._served.path, self._served.start
+            async with asyncio.timeout(min(_PING, self._settings.timeout)):
+                with contextlib.suppress(FileNotFoundError):
+                    await self._transport.get(path, start, start + 1)
 
     async def _hedged(self, span: Span) -> Buffer:
         """A span's bytes; by a second request where the first is slow and the budget allows."""

@@ -7,24 +7,24 @@ import errno
 import itertools
 import logging
 import os
-import random
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from configs.errors import UserError
 from configs.store import StoreConfig
 from data.store.circuit import Tell
-from data.store.errors import BadMember, StoreError, describe
+from data.store.errors import BadMember, StoreError, describe, pause, too_large
 from data.store.ranges import Buffer, Range, Span, cut
 from data.store.reader import Reader, Traffic
 from data.store.transport import close_filesystem, filesystem, refused
 from data.urls import check_url, safe
 
+T = TypeVar("T")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _LOCAL_ATTEMPTS = 3
 _log = logging.getLogger("headway.store")
@@ -77,8 +77,7 @@ class Store:
             return self._remote().read(safe(path), limit)
         file = self.local / safe(path)
         if file.stat().st_size > limit:
-            what = f"is larger than {limit} bytes, which nothing of its kind is"
-            raise StoreError(what, where=f"{self.url}/{path}")
+            raise too_large(f"{self.url}/{path}", limit)
         return file.read_bytes()
 
     def read_ranges(self, ranges: Sequence[Range], verify: bool = True) -> list[bytes]:
@@ -140,12 +139,10 @@ class Store:
             aside.chmod(0o644)
             os.replace(aside, target)
             return
-        patience = _Patience(self.settings.deadline)
-        while True:
-            try:
-                return self._fs().put_file(str(aside), self._full(path))
-            except Exception as error:
-                patience.wait(error, f"{self.url}/{path}")
+        try:
+            self._patiently(path, lambda fs, name: fs.put_file(str(aside), name))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise StoreError(f"cannot be written ({describe(error)})", where=f"{self.url}/{path}") from None
 
     def size(self, path: str) -> int | None:
         """Bytes in a file, or None where there is none."""
@@ -153,7 +150,7 @@ class Store:
             target = self.local / safe(path)
             return target.stat().st_size if target.is_file() else None
         try:
-            return int(self._fs().info(self._full(path))["size"])
+            return int(self._patiently(path, lambda fs, name: fs.info(name))["size"])
         except FileNotFoundError:
             return None
 
@@ -163,7 +160,7 @@ class Store:
             target = self.local / safe(folder)
             return sorted(item.name for item in target.iterdir() if item.is_file()) if target.is_dir() else []
         try:
-            found = self._fs().ls(self._full(folder), detail=True)
+            found = self._patiently(folder, lambda fs, name: fs.ls(name, detail=True))
         except FileNotFoundError:
             return []
         return sorted(item["name"].rsplit("/", 1)[-1] for item in found if item["type"] == "file")
@@ -197,6 +194,24 @@ class Store:
                 self._client = filesystem(self._scheme, self.settings.timeout)
             return self._client
 
+    def _patiently(self, path: str, ask: Callable[[Any, str], T]) -> T:
+        """What the client answers for `path`: jittered, exponential pauses between attempts, under the deadline."""
+        end, where = time.monotonic() + self.settings.deadline, f"{self.url}/{path}"
+        for attempts in itertools.count(1):
+            try:
+                return ask(self._fs(), self._full(path))
+            except (UserError, FileNotFoundError, IsADirectoryError):
+                raise
+            except Exception as error:
+                if refused(error):
+                    raise StoreError(f"the store refused ({describe(error)})", where=where) from None
+                seconds = pause(attempts)
+                if time.monotonic() + seconds > end:
+                    what = f"the store did not answer in {attempts} attempts; last: {describe(error)}"
+                    raise StoreError(what, where=where) from None
+                time.sleep(seconds)
+        raise AssertionError
+
     def _adopt(self) -> None:
         """Leave the parent's clients alone after a fork."""
         if self._owner != os.getpid():
@@ -223,22 +238,3 @@ class Store:
             return os.pread(file, part.length, part.offset)
         finally:
             os.close(file)
-
-
-class _Patience:
-    """Counts attempts to write and sleeps between them: exponential, jittered, bounded by a deadline."""
-
-    def __init__(self, deadline: float) -> None:
-        self._end, self._attempts = time.monotonic() + deadline, 0
-
-    def wait(self, error: Exception, where: str) -> None:
-        self._attempts += 1
-        if isinstance(error, UserError):
-            raise error
-        if refused(error) or isinstance(error, FileNotFoundError | IsADirectoryError):
-            raise StoreError(f"cannot be written ({describe(error)})", where=where) from None
-        pause = min(5.0, 0.05 * 2**self._attempts) * random.uniform(0.5, 1.5)
-        if time.monotonic() + pause > self._end:
-            what = f"the store did not answer in {self._attempts} attempts; last: {describe(error)}"
-            raise StoreError(what, where=where) from None
-        time.sleep(pause)

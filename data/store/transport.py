@@ -80,9 +80,7 @@ class _ObjectTransport:
         try:
             return memoryview(await obstore.get_range_async(self._store, path, start=start, end=stop))
         except Exception as error:
-            if _beyond(error):
-                return b""
-            raise _sorted(error) from None
+            return _nothing_or_raise(error)
 
     async def close(self) -> None:
         self._store = None
@@ -98,9 +96,7 @@ class _FsspecTransport:
         try:
             return await asyncio.to_thread(self._fs.cat_file, f"{self._root}/{path}", start=start, end=stop)
         except Exception as error:
-            if _beyond(error):
-                return b""
-            raise _sorted(error) from None
+            return _nothing_or_raise(error)
 
     async def close(self) -> None:
         await asyncio.to_thread(close_filesystem, self._fs)
@@ -129,14 +125,11 @@ def refused(error: BaseException) -> bool:
     return type(error).__name__ in _REFUSED or "NoSuchBucket" in str(error)
 
 
-def _beyond(error: Exception) -> bool:
-    """Whether the file ends before the range begins."""
-    return "InvalidRange" in str(error) or "416" in str(error)
-
-
-def _sorted(error: Exception) -> Exception:
-    """The error as the retry policy sorts it."""
-    return Refused(describe(error)) if refused(error) else error
+def _nothing_or_raise(error: Exception) -> Buffer:
+    """No bytes where the file ends before the range begins; else the error as the retry policy sorts it."""
+    if "InvalidRange" in str(error) or "416" in str(error):
+        return b""
+    raise (Refused(describe(error)) if refused(error) else error) from None
 
 
 def _credentials() -> dict[str, Any]:

@@ -7,7 +7,6 @@ import time
 
 import fsspec
 import pytest
-from miniatures.s3 import bucket, s3_server  # noqa: F401
 
 from configs import UserError
 from configs.schema import DataConfig
@@ -71,7 +70,7 @@ def test_processes_load_too(make_dataset):
     assert (found.traffic, found.latency_p50) == (None, None)
 
 
-def test_what_a_store_was_asked(make_dataset, bucket):  # noqa: F811
+def test_what_a_store_was_asked(make_dataset, bucket):
     found = measure(config_of(make_dataset(4, url=f"{bucket}/set")), seconds=0.5)
     traffic = found.traffic
     assert traffic.requests > 0

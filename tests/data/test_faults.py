@@ -11,8 +11,8 @@ import torch
 
 from configs.schema import DataConfig
 from data import Dataset, PackedBatch, open_stream
+from data.store import Store
 from tests.data.faulty import Faults, FaultyProxy
-from tests.data.test_s3 import bucket, moto  # noqa: F401 - fixtures
 
 
 def config_of(url: str, **store) -> DataConfig:
@@ -21,9 +21,9 @@ def config_of(url: str, **store) -> DataConfig:
 
 
 @pytest.fixture
-def proxied(make_dataset, bucket, moto, monkeypatch) -> Iterator[tuple[str, FaultyProxy]]:  # noqa: F811
+def proxied(make_dataset, bucket, s3_server, monkeypatch) -> Iterator[tuple[str, FaultyProxy]]:
     url = make_dataset(24, url=f"{bucket}/set", per_shard=6).url
-    host, port = moto["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+    host, port = s3_server["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
     with FaultyProxy(host, int(port), seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield url, proxy
@@ -40,9 +40,9 @@ def take(url: str, count: int, **store) -> tuple[list[PackedBatch], dict[str, in
 
 def test_no_fault_reaches_a_batch(proxied):
     url, proxy = proxied
-    clean, _ = take(url, 12)
-    proxy.faults = Faults(error_503=0.08, truncated=0.06, shortened=0.03, flipped=0.06, stalled=0.02, stall_seconds=3)
-    spoiled, traffic = take(url, 12, timeout=2)
+    clean, _ = take(url, 16)
+    proxy.faults = Faults(error_503=0.08, truncated=0.08, shortened=0.08, flipped=0.08, stalled=0.02, stall_seconds=3)
+    spoiled, traffic = take(url, 16, timeout=2)
     for one, two in zip(clean, spoiled, strict=True):
         assert one.names == two.names
         assert torch.equal(one.views.images, two.views.images)
@@ -50,6 +50,17 @@ def test_no_fault_reaches_a_batch(proxied):
     hit = vars(proxy.counts)
     assert all(hit[fault] > 0 for fault in ("error_503", "truncated", "shortened", "flipped"))
     assert traffic["failures"] > 0
+
+
+def test_lists_are_asked_for_again(proxied):
+    url, proxy = proxied
+    store = Store(url)
+    expected = store.names("shards")
+    proxy.faults = Faults(error_503=0.6)
+    assert [store.names("shards") for _ in range(8)] == [expected] * 8
+    assert len(expected) == 4
+    assert proxy.counts.error_503 > 0
+    store.close()
 
 
 def test_a_server_that_stops_for_a_while_is_waited_for(proxied, caplog):

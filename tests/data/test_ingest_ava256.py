@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from miniatures import ava256
 from miniatures.ava256 import FRAMES, write
-from miniatures.s3 import bucket, s3_server  # noqa: F401
-from miniatures.scene import BALLS, check
+from miniatures.scene import BALLS, captures_of, check
 
 from configs import UserError
 from data import Dataset
@@ -38,9 +37,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def read(root: Path | str, select: Selection | None = None, **options: Any) -> list[Capture]:
-    source, select = Source(root), select or Selection()
-    form = Ava256(**options)
-    return [capture for unit in form.units(source, select) for capture in form.captures(source, unit, select)]
+    return captures_of(Ava256(**options), root, select)
 
 
 def test_the_balls_are_where_they_are(made):
@@ -108,7 +105,7 @@ def test_what_makes_a_unit_changes_nothing(made, monkeypatch):
         assert (one.name, one.images, one.meta) == (other.name, other.images, other.meta)
 
 
-def test_in_s3_only_parts_of_the_zips_are_read(made, tmp_path, bucket):  # noqa: F811
+def test_in_s3_only_parts_of_the_zips_are_read(made, tmp_path, bucket):
     fsspec.filesystem("s3", skip_instance_cache=True).put(str(made), f"{bucket}/ava", recursive=True)
     settings: dict[str, Any] = {"licence": "CC-BY-NC-4.0", "report": str, "select": Selection(most_frames=1)}
     near = ingest(Ava256(), str(made), str(tmp_path / "out"), **settings)

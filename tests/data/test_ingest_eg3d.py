@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniatures.eg3d import FOCAL, files, label, mirrored, write, write_zip
-from miniatures.scene import BALLS, Camera, found_balls, look_at
+from miniatures.scene import BALLS, Camera, captures_of, found_balls, look_at
 
 from configs import UserError
 from data.capture import Capture
@@ -23,16 +23,13 @@ from data.dataset import Dataset
 from data.images import decode
 from data.ingest.eg3d import Eg3d, _camera
 from data.ingest.job import Selection, ingest
-from data.ingest.source import Source
 from data.inspect.cameras import check_capture
 
 Made = dict[str, bytes]
 
 
 def read(root: Path, select: Selection | None = None, **options: Any) -> list[Capture]:
-    source, select = Source(root), select or Selection()
-    form = Eg3d(**options)
-    return [capture for unit in form.units(source, select) for capture in form.captures(source, unit, select)]
+    return captures_of(Eg3d(**options), root, select)
 
 
 def off(capture: Capture, sign: float = 1.0) -> float:

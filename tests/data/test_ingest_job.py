@@ -19,7 +19,6 @@ import fsspec
 import numpy as np
 import pytest
 from miniatures import transforms
-from miniatures.s3 import bucket, s3_server  # noqa: F401
 from miniatures.scene import rig
 
 from configs import UserError
@@ -239,7 +238,7 @@ def test_memory_to_memory(people, tmp_path):
     memory.store.clear()
 
 
-def test_from_s3_to_s3_with_two_workers(tmp_path, bucket):  # noqa: F811
+def test_from_s3_to_s3_with_two_workers(tmp_path, bucket):
     folder = transforms.write(tmp_path / "captures", ("anna", "ben", "cleo"))
     disk = ingest(Nerfstudio(), str(folder), str(tmp_path / "out"), per_shard=1, report=quiet)
     s3 = fsspec.filesystem("s3", skip_instance_cache=True)

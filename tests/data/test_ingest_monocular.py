@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from miniatures.eg3d import png
 from miniatures.monocular import NECK, ROOT, benchmark, vhap, write_folder, write_video
-from miniatures.scene import BALLS, found_balls
+from miniatures.scene import BALLS, captures_of, found_balls
 from scipy.spatial.transform import Rotation
 
 from configs import UserError
@@ -45,9 +45,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def read(root: Path, select: Selection | None = None, **options: Any) -> list[Capture]:
-    source, select = Source(root), select or Selection()
-    form = Monocular(**options)
-    return [capture for unit in form.units(source, select) for capture in form.captures(source, unit, select)]
+    return captures_of(Monocular(**options), root, select)
 
 
 def off(capture: Capture) -> float:

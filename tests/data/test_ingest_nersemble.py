@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from miniatures import nersemble
 from miniatures.nersemble import SEQUENCE, SERIALS, SIZE, write
-from miniatures.s3 import bucket, s3_server  # noqa: F401
-from miniatures.scene import BACKGROUND, check, silhouette
+from miniatures.scene import BACKGROUND, captures_of, check, silhouette
 
 from configs import UserError
 from data.capture import Capture
@@ -22,7 +21,6 @@ from data.images import decode, encode_jpeg
 from data.ingest.colour import TERMS, correct
 from data.ingest.job import Selection, ingest
 from data.ingest.nersemble import Nersemble
-from data.ingest.source import Source
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +34,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read(root: Path | str, select: Selection | None = None, **options: Any) -> list[Capture]:
-    source, select = Source(root), select or Selection()
-    form = Nersemble(**options)
-    return [capture for unit in form.units(source, select) for capture in form.captures(source, unit, select)]
+    return captures_of(Nersemble(**options), root, select)
 
 
 def test_one_k_for_all_and_colours_corrected(made):
@@ -117,7 +113,7 @@ def test_smaller_images_keep_the_geometry(tracked, downscale):
     check(capture, exact=True)
 
 
-def test_from_s3(tracked, tmp_path, bucket):  # noqa: F811
+def test_from_s3(tracked, tmp_path, bucket):
     fsspec.filesystem("s3", skip_instance_cache=True).put(str(tracked), f"{bucket}/set", recursive=True)
     select = Selection(every=2)
     near = ingest(Nersemble(), str(tracked), str(tmp_path / "out"), select=select, report=str)

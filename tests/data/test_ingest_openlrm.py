@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from miniatures.openlrm import write
-from miniatures.scene import check
+from miniatures.scene import captures_of, check
 
 from configs import UserError
 from data.capture import Capture
@@ -34,9 +34,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def read(root: Path, select: Selection | None = None, **options: Any) -> list[Capture]:
-    source, select = Source(root), select or Selection()
-    form = OpenLrm(**options)
-    return [capture for unit in form.units(source, select) for capture in form.captures(source, unit, select)]
+    return captures_of(OpenLrm(**options), root, select)
 
 
 def test_the_balls_are_where_they_are(made):

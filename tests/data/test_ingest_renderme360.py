@@ -12,8 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from miniatures.renderme360 import write
-from miniatures.s3 import bucket, s3_server  # noqa: F401
-from miniatures.scene import BALLS, check
+from miniatures.scene import BALLS, captures_of, check
 
 from configs import UserError
 from data.capture import Capture
@@ -37,9 +36,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 
 def read(root: Path | str, select: Selection | None = None, **options: Any) -> list[Capture]:
-    source, select = Source(root), select or Selection()
-    form = RenderMe360(**options)
-    return [capture for unit in form.units(source, select) for capture in form.captures(source, unit, select)]
+    return captures_of(RenderMe360(**options), root, select)
 
 
 def test_the_balls_are_where_they_are(made):
@@ -168,7 +165,7 @@ def test_parts_can_be_chosen(root):
         read(root, parts=("x*",))
 
 
-def test_from_s3(made, tmp_path, bucket):  # noqa: F811
+def test_from_s3(made, tmp_path, bucket):
     fsspec.filesystem("s3", skip_instance_cache=True).put(str(made), f"{bucket}/smc", recursive=True)
     near = ingest(RenderMe360(), str(made), str(tmp_path / "out"), report=str)
     assert ingest(RenderMe360(), f"{bucket}/smc", f"{bucket}/out", report=str).fingerprint == near.fingerprint

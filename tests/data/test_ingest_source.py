@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from miniatures.s3 import bucket, s3_server  # noqa: F401
 
 from configs import UserError
 from data.ingest.archive import Zip, open_zip
@@ -95,7 +94,7 @@ def test_odd_urls_are_refused_without_their_secrets(url):
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_is_gone_is_a_failing_store(monkeypatch, bucket):  # noqa: F811
+def test_a_server_that_is_gone_is_a_failing_store(monkeypatch, bucket):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     source = Source(f"{bucket}/set")
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
@@ -135,7 +134,7 @@ def make_zip(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> byt
     return buffer.getvalue()
 
 
-def test_a_zip_in_s3_is_read_in_parts(bucket):  # noqa: F811
+def test_a_zip_in_s3_is_read_in_parts(bucket):
     members = {f"cam/{number:06d}.bin": np.random.default_rng(number).bytes(200_000) for number in range(40)}
     s3 = fsspec.filesystem("s3", skip_instance_cache=True)
     s3.pipe(f"{bucket}/set/images.zip", make_zip(members))

@@ -22,7 +22,6 @@ import torch
 import webdataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from miniatures.s3 import bucket, s3_server  # noqa: F401
 
 from configs import UserError
 from configs.schema import DataConfig

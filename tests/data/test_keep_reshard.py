@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from miniatures.s3 import bucket, s3_server  # noqa: F401
 from test_shards import same_capture
 
 from configs import UserError
@@ -231,7 +230,7 @@ def test_a_killed_reshard_goes_on(make_dataset, tmp_path):
     assert bytes_of(str(out)).keys() == bytes_of(str(tmp_path / "whole")).keys()
 
 
-def test_from_memory_to_s3_and_back(make_dataset, bucket):  # noqa: F811
+def test_from_memory_to_s3_and_back(make_dataset, bucket):
     dataset = make_dataset(5, url="memory://keep/source")
     far = reshard(dataset.url, f"{bucket}/copy", per_shard=4, workers=2)
     assert far.fingerprint == dataset.fingerprint

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from miniatures.s3 import bucket, s3_server  # noqa: F401
 
 from configs import UserError
 from data import CaptureStream, Dataset, commit, write_shard
@@ -270,7 +269,7 @@ def test_nothing_there_is_one_message(tmp_path):
         verify("http://example.com/x")
 
 
-def test_the_same_over_s3(make_dataset, bucket):  # noqa: F811
+def test_the_same_over_s3(make_dataset, bucket):
     dataset = make_dataset(5, url=f"{bucket}/sets/train")
     store = Store(dataset.url)
     data = bytearray(store.read(FIRST))

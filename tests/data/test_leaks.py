@@ -24,7 +24,6 @@ from data import Dataset, open_stream
 from data.store.circuit import Circuit
 from tests.data.faulty import Faults
 from tests.data.test_faults import config_of, proxied  # noqa: F401 - fixture
-from tests.data.test_s3 import bucket, moto  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
 
@@ -105,7 +104,7 @@ def test_runs_that_end_with_an_error(make_dataset, make_capture):
     flat(work, 20)
 
 
-def test_datasets_that_are_none(bucket):  # noqa: F811
+def test_datasets_that_are_none(bucket):
     def work() -> None:
         with pytest.raises(UserError, match="no dataset"):
             Dataset.open(f"{bucket}/nothing")
@@ -113,7 +112,7 @@ def test_datasets_that_are_none(bucket):  # noqa: F811
     flat(work, 6, slack=4)
 
 
-def test_remote_streams_closed_with_reads_in_flight(proxied):  # noqa: F811
+def test_remote_streams_closed_with_reads_in_flight(proxied):
     url, proxy = proxied
     proxy.latency, settings = 0.02, StoreConfig(in_flight=8)
 
@@ -130,7 +129,7 @@ def tasks_of(dataset: Dataset) -> int:
     return len(asyncio.all_tasks(reader._loop))
 
 
-def test_a_dataset_closed_under_a_stream_is_no_endless_wait(proxied):  # noqa: F811
+def test_a_dataset_closed_under_a_stream_is_no_endless_wait(proxied):
     url, proxy = proxied
     dataset = Dataset.open(url, settings=config_of(url, in_flight=8).store)
     stream = stream_of(dataset, cache_mb=0, prefetch=2)
@@ -154,7 +153,7 @@ def test_a_dataset_closed_under_a_stream_is_no_endless_wait(proxied):  # noqa: F
     assert not consumer.is_alive()
 
 
-def test_hedges_and_cancelled_requests_leave_no_task(proxied):  # noqa: F811
+def test_hedges_and_cancelled_requests_leave_no_task(proxied):
     url, proxy = proxied
     config = config_of(url, in_flight=8)
     with Dataset.open(url, settings=config.store) as dataset:
@@ -189,7 +188,7 @@ def test_whoever_gives_up_while_the_store_is_down_blocks_nobody():
     assert asyncio.run(ask()) < 3
 
 
-def test_a_dataset_that_nobody_holds_any_more_ends_its_thread(bucket, make_dataset):  # noqa: F811
+def test_a_dataset_that_nobody_holds_any_more_ends_its_thread(bucket, make_dataset):
     def readers() -> int:
         return sum(thread.name == "headway-store" for thread in threading.enumerate())
 

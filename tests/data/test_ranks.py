@@ -16,7 +16,6 @@ from data.shards import write_shard
 from tests.data.faulty import Faults
 from tests.data.ranks import Host, Seen, alive, global_batches, hosts, run, start, wait_for
 from tests.data.test_faults import proxied  # noqa: F401 - fixture
-from tests.data.test_s3 import bucket, moto  # noqa: F401 - fixtures
 
 BATCH = 12  # shared evenly by 1, 2, 3 and 4 ranks
 
@@ -145,9 +144,9 @@ def damage(url: str, row: int, view: int) -> str:
     return part.where
 
 
-def test_ranks_read_the_same_from_a_faulty_store(two_hosts, proxied, moto, out, tmp_path):  # noqa: F811
+def test_ranks_read_the_same_from_a_faulty_store(two_hosts, proxied, s3_server, out, tmp_path):
     url, proxy = proxied
-    env = {**moto, "AWS_ENDPOINT_URL": proxy.url}
+    env = {**s3_server, "AWS_ENDPOINT_URL": proxy.url}
     alone = run(two_hosts, out(), 1, **job_of(url, 8, store={"in_flight": 8}), env=env)
     job = job_of(url, 8, cache_mb=0, store={"in_flight": 8, "timeout": 2.0, "cache_dir": str(tmp_path / "cache")})
     proxy.faults = Faults(error_503=0.06, truncated=0.06, stalled=0.01, stall_seconds=3)
@@ -159,11 +158,13 @@ def test_ranks_read_the_same_from_a_faulty_store(two_hosts, proxied, moto, out, 
     assert_whole_epochs(alone, 24)
 
 
-def test_a_wrong_byte_on_its_way_does_not_keep_a_dataset_from_opening(proxied):  # noqa: F811
+def test_a_wrong_byte_on_its_way_does_not_keep_a_dataset_from_opening(proxied):
     url, proxy = proxied
     proxy.faults = Faults(flipped=0.2)
     for _ in range(8):
-        Dataset.open(url).close()
+        with Dataset.open(url) as dataset:
+            assert len(dataset) == 24
+    assert proxy.counts.flipped > 0
 
 
 @pytest.mark.slow

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,40 +19,7 @@ from configs.store import StoreConfig
 from data import CaptureStream, Dataset
 from data.sequential import read_sequential
 from data.store import BadMember, Store, StoreError
-
-
-def make_bucket(name: str) -> str:
-    import botocore.session
-
-    botocore.session.get_session().create_client("s3").create_bucket(Bucket=name)
-    return f"s3://{name}"
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[dict[str, str]]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testkey",
-        "AWS_SECRET_ACCESS_KEY": "very-secret-key",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    server.stop()
-
-
-_BUCKETS = itertools.count()
-
-
-@pytest.fixture
-def bucket(moto, monkeypatch) -> str:
-    for name, value in moto.items():
-        monkeypatch.setenv(name, value)
-    return make_bucket(f"heads-{next(_BUCKETS)}")
-
+from tests.data.s3 import make_bucket
 
 CONFIG = DataConfig(batch_size=2, image_size=(24, 20), source_views=(2, 2), target_views=2, readers=2)
 
@@ -92,8 +57,8 @@ def test_what_is_not_there_is_named_without_secrets(bucket):
     assert "very-secret-key" not in str(caught.value)
 
 
-def test_a_server_that_is_gone_is_named_at_the_deadline(monkeypatch, moto):
-    for name, value in moto.items():
+def test_a_server_that_is_gone_is_named_at_the_deadline(monkeypatch, s3_server):
+    for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

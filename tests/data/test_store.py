@@ -201,6 +201,26 @@ def test_a_store_that_answers_nobody_is_down_however_few_ask(coughing):
     assert "answers again" in coughing.told[-1]
 
 
+def test_what_never_comes_is_given_up_though_nobody_else_asks(coughing):
+    store, transport = coughing([], deadline=4, patience=60)
+    transport.never = {5000}
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"a\.tar: the store did not answer in \d+ attempts; last: OSError: 503"):
+        store.read_ranges(ranges_of([(5000, 10)]))
+    assert time.monotonic() - began < 20
+    assert not coughing.told
+
+
+def test_a_read_that_began_before_an_outage_outlives_it(coughing):
+    store, transport = coughing(["503"], deadline=0.5, patience=60)
+    early = store.fetch(ranges_of([(0, 10)]))
+    while store.traffic.failures < 1:
+        time.sleep(0.001)
+    store.read_ranges(ranges_of([(500, 10)]))  # others are served after it began
+    transport.down_until = time.monotonic() + 3
+    assert early.result() == [CONTENT[:10]]
+
+
 def test_a_long_silence_before_an_outage_does_not_count_as_outage(coughing):
     store, transport = coughing([], deadline=2, patience=5)
     time.sleep(5.5)  # nobody asked for anything

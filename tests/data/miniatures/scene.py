@@ -8,11 +8,14 @@ inverted, transposed, in other units or of another image size, and swapped colou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from data.capture import Capture
 from data.images import decode
+from data.ingest.job import Format, Selection
+from data.ingest.source import Source
 
 Floats = np.ndarray
 BACKGROUND, SKIN = (118, 118, 118), (168, 150, 140)
@@ -47,6 +50,12 @@ class Camera:
         radial = 1 + k1 * r2 + k2 * r2 * r2
         bent = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
         return np.stack([*bent, np.ones_like(x)], axis=1) @ self.K.T[:, :2], local[:, 2]
+
+
+def captures_of(form: Format, root: Path | str, select: Selection | None = None) -> list[Capture]:
+    """Every capture that a format finds in a miniature."""
+    source, select = Source(root), select or Selection()
+    return [capture for unit in form.units(source, select) for capture in form.captures(source, unit, select)]
 
 
 def look_at(center: Floats, target: Floats | None = None) -> Floats:

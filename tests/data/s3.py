@@ -30,10 +30,14 @@ def s3_server() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def bucket(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of a new bucket."""
-    import botocore.session
-
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
-    name = f"ingest-{next(_BUCKETS)}"
+    return make_bucket(f"heads-{next(_BUCKETS)}")
+
+
+def make_bucket(name: str) -> str:
+    """URL of a bucket made on the server that the environment names."""
+    import botocore.session
+
     botocore.session.get_session().create_client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"

@@ -16,7 +16,7 @@ from data.dataset import Dataset
 from data.images import encode_jpeg, encode_png
 from data.manifest import commit
 from data.shards import write_shard
-from tests.data.s3 import bucket, s3_server  # noqa: F401 - fixtures
+from tests.data.s3 import bucket, proxied, s3_server  # noqa: F401 - fixtures
 
 MakeCapture = Callable[..., Capture]
 MakeDataset = Callable[..., Dataset]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.data.faulty import FaultyProxy
+
 _BUCKETS = itertools.count()
 
 
@@ -41,3 +43,13 @@ def make_bucket(name: str) -> str:
 
     botocore.session.get_session().create_client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def proxied(make_dataset, bucket, s3_server, monkeypatch) -> Iterator[tuple[str, FaultyProxy]]:
+    """URL of 24 captures in a new bucket, read through a proxy that can spoil answers."""
+    url = make_dataset(24, url=f"{bucket}/set", per_shard=6).url
+    host, port = s3_server["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
+    with FaultyProxy(host, int(port), seed=1) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield url, proxy

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
-import pytest
 import torch
 
 from configs.schema import DataConfig
 from data import Dataset, PackedBatch, open_stream
 from data.store import Store
-from tests.data.faulty import Faults, FaultyProxy
+from tests.data.faulty import Faults
 
 
 def config_of(url: str, **store) -> DataConfig:
@@ -20,18 +19,10 @@ def config_of(url: str, **store) -> DataConfig:
     return DataConfig.model_validate({**fields, "cache_mb": 0, "readers": 2, "store": store})
 
 
-@pytest.fixture
-def proxied(make_dataset, bucket, s3_server, monkeypatch) -> Iterator[tuple[str, FaultyProxy]]:
-    url = make_dataset(24, url=f"{bucket}/set", per_shard=6).url
-    host, port = s3_server["AWS_ENDPOINT_URL"].removeprefix("http://").split(":")
-    with FaultyProxy(host, int(port), seed=1) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield url, proxy
-
-
-def take(url: str, count: int, **store) -> tuple[list[PackedBatch], dict[str, int]]:
+def take(url: str, count: int, begin: Callable[[], object] = bool, **store) -> tuple[list[PackedBatch], dict[str, int]]:
     config = config_of(url, **store)
     with Dataset.open(url, settings=config.store) as dataset:
+        begin()
         with open_stream([dataset], config, seed=0, rank=0, world_size=1) as stream:
             batches = [next(stream) for _ in range(count)]
             assert not stream.quarantine.found
@@ -41,8 +32,8 @@ def take(url: str, count: int, **store) -> tuple[list[PackedBatch], dict[str, in
 def test_no_fault_reaches_a_batch(proxied):
     url, proxy = proxied
     clean, _ = take(url, 16)
-    proxy.faults = Faults(error_503=0.08, truncated=0.08, shortened=0.08, flipped=0.08, stalled=0.02, stall_seconds=3)
-    spoiled, traffic = take(url, 16, timeout=2)
+    faults = Faults(error_503=0.08, truncated=0.08, shortened=0.08, flipped=0.08, stalled=0.02, stall_seconds=3)
+    spoiled, traffic = take(url, 16, lambda: setattr(proxy, "faults", faults), timeout=2)
     for one, two in zip(clean, spoiled, strict=True):
         assert one.names == two.names
         assert torch.equal(one.views.images, two.views.images)

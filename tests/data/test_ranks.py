@@ -15,7 +15,6 @@ from data.manifest import commit
 from data.shards import write_shard
 from tests.data.faulty import Faults
 from tests.data.ranks import Host, Seen, alive, global_batches, hosts, run, start, wait_for
-from tests.data.test_faults import proxied  # noqa: F401 - fixture
 
 BATCH = 12  # shared evenly by 1, 2, 3 and 4 ranks
 

@@ -26,6 +26,7 @@ from data.store.transport import Transport, open_transport
 
 T = TypeVar("T")
 REREADS = 4  # attempts for a member whose bytes are wrong before it counts as bad
+_MOST_RACING = 3  # requests for the same bytes at a time
 _PING = 5.0  # seconds for one byte that was served before; longer counts as no answer
 _THREADS = 16  # for clients that block
 _MOST_BEHIND = 64 * 2**20  # bytes that wait to be written to the disk cache
@@ -259,23 +260,30 @@ class Reader:
                     await self._transport.get(path, start, start + 1)
 
     async def _hedged(self, span: Span) -> Buffer:
-        """A span's bytes; by a second request where the first is slow and the budget allows."""
+        """A span's bytes; by another request where those under way are slow and the budget allows."""
         self.traffic.requests += 1
         if not self._settings.hedge:
             return await self._request(span)
         self._hedge.begin()
-        began = time.monotonic()
         racing = {asyncio.ensure_future(self._request(span))}
+        asked = time.monotonic()
         try:
-            done: set[asyncio.Task[Buffer]] = set()
-            # p95 may not be known yet, and a burst of slow answers may have used up the budget: look again.
-            while not done and len(racing) == 1:
-                left = self._hedge.delay - (time.monotonic() - began)
-                done, _ = await asyncio.wait(racing, timeout=min(max(left, 0.02), 0.25))
-                if not done and time.monotonic() - began >= self._hedge.delay and self._hedge.spend():
+            while True:
+                # p95 may not be known yet, and a burst of slow answers may have used up the budget: look again.
+                left = asked + self._hedge.delay - time.monotonic()
+                wait = min(max(left, 0.02), 0.25)
+                done, racing = await asyncio.wait(racing, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                errors = [task.exception() for task in done]
+                for task, error in zip(done, errors, strict=True):
+                    if error is None:
+                        return task.result()
+                if errors and not racing:
+                    raise next(error for error in errors if error is not None)
+                late = time.monotonic() - asked >= self._hedge.delay
+                if late and len(racing) < _MOST_RACING and self._hedge.spend():
                     self.traffic.hedges += 1
                     racing.add(asyncio.ensure_future(self._request(span)))
-            return await _fastest(racing)
+                    asked = time.monotonic()
         finally:
             for task in racing:
                 task.cancel()
@@ -320,19 +328,6 @@ async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-
-
-async def _fastest(racing: set[asyncio.Task[Buffer]]) -> Buffer:
-    """The first result; an error only when nobody is left."""
-    pending = set(racing)
-    while True:
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        errors = [task.exception() for task in done]
-        for task, error in zip(done, errors, strict=True):
-            if error is None:
-                return task.result()
-        if not pending:
-            raise next(error for error in errors if error is not None)
 
 
 def _open_cache(url: str, settings: StoreConfig) -> DiskCache | None:

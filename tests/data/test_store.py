@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from configs import UserError
 from configs.store import StoreConfig
-from data.store import BadMember, Buffer, Cost, Range, Store, StoreError, coalesce, reader
+from data.store import BadMember, Buffer, Cost, Range, Store, StoreError, coalesce, probe, reader
 from data.store.latency import HedgePolicy, Latency
 from data.store.transport import Transport, open_transport
 from data.urls import check_url
@@ -263,6 +263,40 @@ def test_a_slow_request_is_overtaken_by_a_second_one(coughing):
     assert time.monotonic() - began < 10
     assert store.traffic.hedges >= 1
     assert len(transport.asked) == 201 + store.traffic.hedges
+
+
+def test_a_second_request_that_fails_or_is_stuck_too_is_followed_by_a_third(coughing):
+    for number, how in enumerate(("503", "stall")):
+        store, transport = coughing([""] * 200 + ["stall", how], timeout=60)
+        for start in range(200):
+            store.read_ranges(ranges_of([(start, 10)]))
+        began = time.monotonic()
+        assert store.read_ranges(ranges_of([(500, 10)])) == [CONTENT[500:510]]
+        assert time.monotonic() - began < 10
+        assert len(transport.asked) == 201 + store.traffic.hedges, number
+
+
+def test_a_store_is_measured_though_some_answers_fail_or_never_come():
+    class Shaky:
+        asked = 0
+
+        async def get(self, path: str, start: int, stop: int) -> bytes:
+            self.asked += 1
+            if self.asked % 33 == 0:
+                await asyncio.sleep(30)
+            if self.asked % 31 == 0:
+                raise OSError("503 slow down")
+            await asyncio.sleep(0.002 + (stop - start) * 1e-8)
+            return bytes(stop - start)
+
+        async def close(self) -> None: ...
+
+    began = time.monotonic()
+    cost = asyncio.run(probe.measure(Shaky(), Range("a.tar", 0, 10, 0, ""), 48))
+    assert time.monotonic() - began < 2
+    assert cost is not None
+    assert 0 < cost.request < 0.01
+    assert 1e-10 < cost.byte < 1e-7
 
 
 def test_second_requests_are_a_small_share(coughing):

@@ -39,16 +39,17 @@ async def _time(transport: Transport, path: str, where: tuple[int, int], many: i
     spare = 1 + many // 10
     tasks = [asyncio.ensure_future(transport.get(path, *where)) for _ in range(many + spare)]
     came: list[int] = []
+    errors: list[Exception] = []
     try:
         for task in asyncio.as_completed(tasks):
             try:
                 came.append(len(await task))
             except Exception as error:
-                last = error
+                errors.append(error)
             if len(came) == many:
                 # Those that share a link with them are about as far.
                 return time.monotonic() - began, max(came) * len(tasks)
-        raise last
+        raise errors[-1]
     finally:
         for task in tasks:
             task.cancel()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from configs.errors import UserError
 from configs.schema import SystemConfig
 from data.views import Cameras, Views
 from models.gaussians import Gaussians
@@ -64,6 +65,42 @@ class System(nn.Module, ABC):
         """
 
 
+class LatentSystem(System):
+    """A system that describes a person by a latent map Z, from which alone it can make the Gaussians."""
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of Z."""
+
+    @abstractmethod
+    def encode(self, images: Tensor, world_to_camera: Tensor, K: Tensor) -> Tensor:
+        """Z `[batch, *latent_shape]` of source views as `forward` takes them."""
+
+    def check_decoder(self) -> None:
+        """Raise UserError where `decode` would: this decoder looks at the source images too."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> dict[str, Tensor]:
+        """`foreground.<field>` and extras from `[batch, *latent_shape]` alone; there is no background in it.
+
+        Raises:
+            UserError: this checkpoint's decoder looks at the source images too.
+        """
+
+
+def latent_system(system: System) -> LatentSystem:
+    """The same system, if its latents alone make a head.
+
+    Raises:
+        UserError: they do not; says what to train instead.
+    """
+    if not isinstance(system, LatentSystem):
+        raise UserError("has no latents: it cannot be animated or sampled", where=type(system).__module__)
+    system.check_decoder()
+    return system
+
+
 def build(config: SystemConfig) -> System:
     """The system that `config.system` names, freshly initialised from torch's random state."""
     return importlib.import_module(f"models.{config.system}").Model(config)
@@ -71,7 +108,11 @@ def build(config: SystemConfig) -> System:
 
 def predict(forward: Forward, source: Views) -> Prediction:
     """Call a system (or the engine around it) on source views."""
-    tensors = forward(source.images, source.cameras.world_to_camera, source.cameras.K)
+    return prediction_of(forward(source.images, source.cameras.world_to_camera, source.cameras.K))
+
+
+def prediction_of(tensors: Mapping[str, Tensor]) -> Prediction:
+    """What `System.forward` or `LatentSystem.decode` gave, sorted."""
     return Prediction(
         foreground=_gather(tensors, "foreground"),
         background=_gather(tensors, "background") if "background.means" in tensors else None,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from configs.systems.headsup import HeadsUpConfig
 from data.views import Cameras
 from models.headsup.background import Background
@@ -12,11 +16,11 @@ from models.headsup.decoder import GEOMETRY, Anchors, Decoder, map_channels
 from models.headsup.encoder import Encoder, padded, plucker_rays
 from models.headsup.fusion import Fusion
 from models.headsup.pixels import ColorSkip, PixelFeatures
-from models.system import System, tensors_of
+from models.system import LatentSystem, tensors_of
 from models.template import load_template
 
 
-class Model(System):
+class Model(LatentSystem):
     """Multi-view encoder-decoder (arXiv 2605.04035). The Gaussian count never depends on the input."""
 
     def __init__(self, config: HeadsUpConfig) -> None:
@@ -38,31 +42,48 @@ class Model(System):
         if config.background.enabled:
             self.background = Background(config.background)
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """See `LatentSystem`."""
+        return (self.config.width, self.config.latent_size, self.config.latent_size)
+
     def forward(self, images: Tensor, world_to_camera: Tensor, K: Tensor) -> dict[str, Tensor]:
-        """See `System.forward`. Extras: `latents` `[b, width, l, l]`, `offsets` `[b, 3, s, s]` in metres, `maps`."""
-        cameras = Cameras(world_to_camera, K, width=images.shape[-1], height=images.shape[-2])
-        if self.fusion.queries.dtype != torch.bfloat16:
-            return self._forward(images, cameras)
-        # A bf16 engine casts the weights; autocast brings the inputs along and keeps the norms in float32.
-        with torch.autocast(images.device.type, torch.bfloat16):
-            return self._forward(images, cameras)
+        """See `System.forward`. Extras: `latents` `[b, width, l, l]`, `maps` `[b, channels, s, s]`."""
+        cameras = _cameras(images, world_to_camera, K)
+        with self._precision(images.device):
+            latents = self._encode(images, cameras)
+            tensors = self._decode(latents, (images, cameras))
+            if self.config.background.enabled:
+                tensors |= {f"background.{name}": tensor for name, tensor in self.background(images).items()}
+        return tensors
 
-    def _forward(self, images: Tensor, cameras: Cameras) -> dict[str, Tensor]:
-        latents = self.encode(images, cameras)
-        maps, features = self.decoder(latents)
-        anchors = self.anchors.to(images.device)
-        if self.config.color_skip:
-            means = anchors.means(maps)
-            residual, color = self.color_skip(features, means, anchors.normals, images, cameras)
-            maps = maps + residual
-            maps = torch.cat([maps[:, :GEOMETRY], maps[:, GEOMETRY : GEOMETRY + 3] + color, maps[:, GEOMETRY + 3 :]], 1)
-        tensors = tensors_of(anchors.gaussians(maps), "foreground")
-        if self.config.background.enabled:
-            tensors |= {f"background.{name}": tensor for name, tensor in self.background(images).items()}
-        return tensors | {"latents": latents, "maps": maps}
-
-    def encode(self, images: Tensor, cameras: Cameras) -> Tensor:
+    def encode(self, images: Tensor, world_to_camera: Tensor, K: Tensor) -> Tensor:
         """Source views `[b, v, 3, h, w]` -> latent Z `[b, width, l, l]`, for any number of views."""
+        with self._precision(images.device):
+            return self._encode(images, _cameras(images, world_to_camera, K))
+
+    def check_decoder(self) -> None:
+        """See `LatentSystem`."""
+        if self.config.color_skip:
+            raise UserError(
+                "this model fetches colours from the source images, so its latents alone make no head",
+                where="model.color_skip",
+                hint="train one with model.color_skip=false (preset headsup-nano-latent)",
+            )
+
+    def decode(self, latents: Tensor) -> dict[str, Tensor]:
+        """See `LatentSystem`."""
+        self.check_decoder()
+        with self._precision(latents.device):
+            return self._decode(latents)
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """A bf16 engine casts the weights; autocast brings the inputs along and keeps the norms in float32."""
+        if self.fusion.queries.dtype != torch.bfloat16:
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+    def _encode(self, images: Tensor, cameras: Cameras) -> Tensor:
         tokens, fine = self.encoder(images, plucker_rays(cameras))
         hints = None
         if self.config.pixel_features:
@@ -72,3 +93,19 @@ class Model(System):
         latents = self.fusion(tokens, self.latent_points.to(images.device), hints)
         side = self.config.latent_size
         return latents.transpose(1, 2).unflatten(2, (side, side))
+
+    def _decode(self, latents: Tensor, source: tuple[Tensor, Cameras] | None = None) -> dict[str, Tensor]:
+        maps, features = self.decoder(latents)
+        anchors = self.anchors.to(latents.device)
+        if self.config.color_skip:
+            assert source is not None, "check_decoder() refuses"
+            images, cameras = source
+            means = anchors.means(maps)
+            residual, color = self.color_skip(features, means, anchors.normals, images, cameras)
+            maps = maps + residual
+            maps = torch.cat([maps[:, :GEOMETRY], maps[:, GEOMETRY : GEOMETRY + 3] + color, maps[:, GEOMETRY + 3 :]], 1)
+        return tensors_of(anchors.gaussians(maps), "foreground") | {"latents": latents, "maps": maps}
+
+
+def _cameras(images: Tensor, world_to_camera: Tensor, K: Tensor) -> Cameras:
+    return Cameras(world_to_camera, K, width=images.shape[-1], height=images.shape[-2])

@@ -8,11 +8,12 @@ from torch import Tensor
 from configs.objectives.reconstruction import ReconstructionConfig
 from data.views import Batch
 from models.system import Composite, Forward, Prediction, System, composite, predict
+from trainer.objectives import base
 from trainer.objectives.base import Clock, Losses
 from trainer.objectives.losses import dissimilarity, lpips_distance, perceptual, psnr, total_variation
 
 
-class Objective:
+class Objective(base.Objective):
     """Weighted sum of L1, SSIM, LPIPS, mask, total variation and an early pull towards the template."""
 
     def __init__(self, config: ReconstructionConfig, system: System, device: torch.device) -> None:

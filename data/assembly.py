@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 import numpy as np
+import torch
 
+from data.arkit import coefficients
 from data.cache import PixelCache
 from data.dataset import Dataset, Members, decode_view, empty_pixels, pack_views
 from data.sampling import Sample
@@ -57,8 +59,10 @@ class Assembly:
         parts = [self._calibration(sample) for sample in self._samples]
         calibration = np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
         views = pack_views(self.images, self.masks, calibration, self.image_size)
-        names = tuple(self.datasets[s.dataset].index.text("name", s.target_row) for s in self._samples)
-        batch = PackedBatch(views, self._sources, names, self._consumed)
+        targets = [(self.datasets[sample.dataset].index, sample.target_row) for sample in self._samples]
+        names = tuple(index.text("name", row) for index, row in targets)
+        faces = torch.from_numpy(np.stack([coefficients(index.expression(row)) for index, row in targets]))
+        batch = PackedBatch(views, self._sources, names, self._consumed, faces)
         return batch.pin_memory() if self._pin else batch
 
     def _calibration(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:

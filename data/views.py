@@ -137,13 +137,14 @@ class PackedBatch(_Tensors):
     Attributes:
         views: source views, then target views, in the order of `Batch`.
         sources: how many of the views are source views.
-        names, consumed: as in `Batch`.
+        names, consumed, coefficients: as in `Batch`.
     """
 
     views: PackedViews
     sources: int
     names: tuple[str, ...]
     consumed: int
+    coefficients: Tensor | None = None
 
     def pin_memory(self) -> PackedBatch:
         """Page-locked copy for asynchronous transfer to a GPU; `torch.utils.data.DataLoader` calls it too."""
@@ -153,7 +154,7 @@ class PackedBatch(_Tensors):
         """Source and target as floats, on the device they are on."""
         whole = slice(None)
         source, target = self.views[whole, : self.sources], self.views[whole, self.sources :]
-        return Batch(source.unpack(), target.unpack(), self.names, self.consumed)
+        return Batch(source.unpack(), target.unpack(), self.names, self.consumed, self.coefficients)
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,12 @@ class Batch(_Tensors):
         target: what supervises it; disjoint from the source unless the config says otherwise.
         names: name of every sample's target capture, in order.
         consumed: samples consumed by **all** ranks once this batch is done: the only data state in a checkpoint.
+        coefficients: `[batch, 52]` the target captures' expressions in the order of `data.arkit.ARKIT`, 0 where a
+            capture names none; streams always give them.
     """
 
     source: Views
     target: Views
     names: tuple[str, ...]
     consumed: int
+    coefficients: Tensor | None = None

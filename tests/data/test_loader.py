@@ -29,7 +29,7 @@ def take(config: DataConfig, count: int, **place) -> list[PackedBatch]:
 
 def same(one: PackedBatch, two: PackedBatch) -> bool:
     tensors = [(one.views.images, two.views.images), (one.views.masks, two.views.masks)]
-    tensors += [(one.views.cameras.K, two.views.cameras.K)]
+    tensors += [(one.views.cameras.K, two.views.cameras.K), (one.coefficients, two.coefficients)]
     return one.names == two.names and one.consumed == two.consumed and all(torch.equal(a, b) for a, b in tensors)
 
 

@@ -18,6 +18,7 @@ import torch
 from configs import UserError
 from configs.schema import DataConfig
 from data import Batch, CaptureStream, Dataset
+from data.arkit import ARKIT, coefficients
 from data.cache import PixelCache
 from data.dataset import decode_view
 from data.quarantine import TooManyBad
@@ -43,6 +44,7 @@ def same(one: Batch, two: Batch) -> bool:
     ]
     tensors += [(one.source.cameras.K, two.source.cameras.K)]
     tensors += [(one.target.cameras.world_to_camera, two.target.cameras.world_to_camera)]
+    tensors += [(one.coefficients, two.coefficients)]
     return one.names == two.names and one.consumed == two.consumed and all(torch.equal(a, b) for a, b in tensors)
 
 
@@ -319,3 +321,20 @@ def test_the_cache_keeps_what_it_has():
     kept = cache.get(0)
     assert kept is not None
     assert kept[0][5] == 5
+
+
+def test_batches_know_the_faces_of_their_targets(make_dataset):
+    dataset = make_dataset(6)
+    batch = take(dataset, config_of(batch_size=6), 1)[0]
+    assert batch.coefficients is not None
+    assert batch.coefficients.shape == (6, len(ARKIT))
+    for name, row in zip(batch.names, batch.coefficients, strict=True):
+        expression = dataset.index.expression(dataset.index.row(name))
+        assert row.tolist() == [expression.get(shape, 0.0) for shape in ARKIT]
+    assert batch.coefficients.any(dim=0).sum() == 2
+
+
+def test_other_bases_coefficients_are_no_arkit_s():
+    assert coefficients({"jawOpen": 0.25, "flame_003": 1.0}).tolist() == [
+        0.25 if name == "jawOpen" else 0.0 for name in ARKIT
+    ]

@@ -1,4 +1,4 @@
-"""A rank's stream by threads or by processes: torch's DataLoader around `CaptureStream`, the same batches."""
+"""A dataset opened as what it is, and a rank's stream of it: by threads, or by processes around `CaptureStream`."""
 
 from __future__ import annotations
 
@@ -7,40 +7,79 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+import data.stream
+from configs.errors import UserError
 from configs.schema import DataConfig
 from data.dataset import Dataset
+from data.latents import manifest as latents
+from data.latents.dataset import LatentSet
+from data.latents.sampling import LatentSampler
+from data.latents.stream import LatentStream
 from data.quarantine import Found, Quarantine
 from data.sampling import Sampler
-from data.stream import CaptureStream, sampler_of
+from data.store import Store
+from data.stream import CaptureStream
 from data.views import PackedBatch
 
 
-def open_datasets(config: DataConfig) -> list[Dataset]:
-    """`data.train`, then every dataset of `data.mixture`.
+def open_dataset(url: str, config: DataConfig) -> Dataset | LatentSet:
+    """Captures or latents, as the manifest at `url` says.
 
     Raises:
-        UserError: one that is not there.
+        UserError: neither is there.
+    """
+    store = Store(url, config.store)
+    try:
+        kind = LatentSet if latents.manifest_format(store) == latents.FORMAT else Dataset
+    finally:
+        store.close()
+    return kind.open(url, verify=config.verify, settings=config.store)
+
+
+def open_datasets(config: DataConfig) -> list[Dataset] | list[LatentSet]:
+    """`data.train`, then every dataset of `data.mixture`; all of captures, or all of latents.
+
+    Raises:
+        UserError: one that is not there, or one of the other kind.
     """
     urls = [config.train, *(other.url for other in config.mixture)]
     with ExitStack() as stack:
-        opened = [stack.enter_context(Dataset.open(url, verify=config.verify, settings=config.store)) for url in urls]
+        opened = [stack.enter_context(open_dataset(url, config)) for url in urls]
+        for other in opened:
+            if type(other) is not type(opened[0]):
+                what = f"captures and latents do not mix: {opened[0].url} holds the other kind"
+                raise UserError(what, where=f"data.mixture: {other.url}")
         stack.pop_all()  # all are there, so they stay open
-    return opened
+    return cast("list[Dataset] | list[LatentSet]", opened)
 
 
-def open_stream(datasets: Sequence[Dataset], config: DataConfig, **place: Any) -> CaptureStream | ProcessStream:
-    """This rank's micro-batches, by threads or, with `data.loaders`, by processes.
+def sampler_of(
+    datasets: Sequence[Dataset] | Sequence[LatentSet], config: DataConfig, seed: int
+) -> Sampler | LatentSampler:
+    """What decides which samples a stream over these datasets yields; its `fingerprint` names the data."""
+    if isinstance(datasets[0], LatentSet):
+        return LatentSampler(cast("Sequence[LatentSet]", datasets), config, seed)
+    return data.stream.sampler_of(cast("Sequence[Dataset]", datasets), config, seed)
+
+
+def open_stream(
+    datasets: Sequence[Dataset] | Sequence[LatentSet], config: DataConfig, **place: Any
+) -> CaptureStream | ProcessStream | LatentStream:
+    """This rank's micro-batches, by threads or, for captures with `data.loaders`, by processes.
 
     Args:
         datasets: as `open_datasets` gives them.
         config: the section `data`.
         place: `seed`, `rank`, `world_size`, `accumulation`, `start` and `pin` of `CaptureStream`.
     """
-    return (ProcessStream if config.loaders else CaptureStream)(datasets, config, **place)
+    if isinstance(datasets[0], LatentSet):
+        return LatentStream(cast("Sequence[LatentSet]", datasets), config, **place)
+    stream = ProcessStream if config.loaders else CaptureStream
+    return stream(cast("Sequence[Dataset]", datasets), config, **place)
 
 
 class ProcessStream(Iterator[PackedBatch]):
@@ -53,7 +92,7 @@ class ProcessStream(Iterator[PackedBatch]):
     """
 
     def __init__(self, datasets: Sequence[Dataset], config: DataConfig, *, pin: bool = False, **place: Any) -> None:
-        self.sampler: Sampler = sampler_of(datasets, config, place["seed"])
+        self.sampler: Sampler = data.stream.sampler_of(datasets, config, place["seed"])
         self.quarantine, self.waited = Quarantine(config.bad_share), 0.0
         loader = DataLoader(
             _Stripes(list(datasets), config, place),

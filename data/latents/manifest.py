@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from configs.errors import UserError
+from data.arkit import ARKIT
 from data.index import Shard
-from data.latents.arkit import ARKIT
 from data.latents.index import LATENTS, LatentIndex
 from data.latents.moments import Moments
 from data.latents.shards import LatentPart, existing_latents

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from configs.errors import UserError
+from data.arkit import coefficients
 from data.index import Shard
-from data.latents.arkit import coefficients_of
 from data.latents.captions import caption
 from data.latents.moments import Moments
 from data.shards import _Tar
@@ -174,7 +174,7 @@ def _check(latent: Latent, shape: tuple[int, int, int] | None) -> tuple[int, int
 
 
 def _row(latent: Latent, tar: _Tar) -> dict[str, Any]:
-    coefficients, sentence = coefficients_of(latent.expression), caption(latent.attributes)
+    sentence = caption(latent.attributes)
     about = {
         "subject": latent.subject,
         "frame": latent.frame,
@@ -191,7 +191,7 @@ def _row(latent: Latent, tar: _Tar) -> dict[str, Any]:
         "name": latent.name,
         "subject": latent.subject,
         "frame": latent.frame,
-        "coefficients": coefficients,
+        "coefficients": np.clip(coefficients(latent.expression), 0.0, 1.0),
         "caption": sentence,
         "attributes": json.dumps(latent.attributes, sort_keys=True),
         "offset": offset,

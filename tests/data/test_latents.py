@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from configs.errors import UserError
+from data.arkit import ARKIT
 from data.latents import LatentSet, commit_latents, existing_latents, write_latents
-from data.latents.arkit import ARKIT, coefficients_of
 from data.latents.captions import caption
 from data.latents.moments import Moments
 from data.latents.shards import Latent, decode_npy, encode_npy, npy_length
 from data.store import BadMember
-from data.synth.head import template
 from tests.data.latent_sets import BASE, ORIGIN, SHAPE, latent_of, write_set
 
 _DRESSED = "A person, wearing a cap and a striped crew-neck top."
@@ -189,14 +188,15 @@ def test_a_set_travels_as_its_url(url: str) -> None:
         assert torch.equal(other.latents(["s000_f00"]), found.latents(["s000_f00"]))
 
 
-def test_our_template_has_arkit_s_names() -> None:
-    assert tuple(sorted(template().mesh.expression_names)) == ARKIT
-
-
-def test_coefficients_are_bounded_and_in_order() -> None:
-    found = coefficients_of({"tongueOut": 1.5, "browDownLeft": -0.2, "jawOpen": 0.25, "smirk": 1.0})
-    assert found[[0, ARKIT.index("jawOpen"), -1]].tolist() == [0.0, 0.25, 1.0]
-    assert found.sum() == pytest.approx(1.25)
+def test_coefficients_are_bounded_and_in_order(url: str) -> None:
+    face = {"tongueOut": 1.5, "browDownLeft": -0.2, "jawOpen": 0.25, "smirk": 1.0}
+    write_latents(url, 0, [Latent("s0", "f0", np.ones(SHAPE, np.float32), face)])
+    commit_latents(url, BASE, ORIGIN)
+    with LatentSet.open(url) as found:
+        values = found.coefficients("s0_f0")
+        assert found.info.coefficients == ARKIT
+    assert values[[0, ARKIT.index("jawOpen"), -1]].tolist() == [0.0, 0.25, 1.0]
+    assert values.sum() == pytest.approx(1.25)
 
 
 @pytest.mark.parametrize(

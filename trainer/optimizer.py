@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import nn
 
 from configs import UserError
 from configs.schema import OptimizerConfig
+from models.transfer import Transferring
 
 MULTIPLIER = "multiplier"
 
@@ -42,10 +43,12 @@ def learning_rate_factor(config: OptimizerConfig, steps: int, step: int) -> floa
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Adam (Kingma and Ba 2015), AdamW (Loshchilov and Hutter 2019) or SGD over the parameters that train.
 
-    Each group carries `multiplier`, the factor of the learning rate that `config.multipliers` gives its members.
+    Each group carries `multiplier`, the factor of the learning rate that its members have: what `config.multipliers`
+    gives, times what the module asks for at its size (`models.transfer.Transferring`).
 
     Raises:
-        UserError: nothing to train, or a pattern that is no regular expression or matches no parameter.
+        UserError: nothing to train, a pattern that is no regular expression or matches no parameter, or SGD for a
+            module whose learning rate follows its size by Adam's rule.
     """
     groups = parameter_groups(module, config)
     if not groups:
@@ -60,15 +63,18 @@ def parameter_groups(module: nn.Module, config: OptimizerConfig) -> list[dict[st
     """Groups of equal learning-rate multiplier and weight decay, in order of first appearance.
 
     The first pattern found in a parameter's name gives its multiplier; biases and norms (one dimension or none) are
-    not decayed.
+    not decayed. AdamW's decay per step, learning rate times weight decay, stays what it is at the base size.
     """
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     multipliers = _multipliers([name for name, _ in named], config.multipliers)
+    factors = _size_factors(module, config)
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named:
+        factor = factors.get(name, 1.0)
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        key = (multipliers[name], decay)
-        group = groups.setdefault(key, {"params": [], "weight_decay": decay, MULTIPLIER: multipliers[name]})
+        decay = decay / factor if config.name == "adamw" else decay
+        multiplier = multipliers[name] * factor
+        group = groups.setdefault((multiplier, decay), {"params": [], "weight_decay": decay, MULTIPLIER: multiplier})
         group["params"].append(parameter)
     return list(groups.values())
 
@@ -95,3 +101,14 @@ def _multipliers(names: list[str], patterns: dict[str, float]) -> dict[str, floa
         found.update({name: factor for name in matches if name not in taken})
         taken.update(matches)
     return found
+
+
+def _size_factors(module: nn.Module, config: OptimizerConfig) -> Mapping[str, float]:
+    factors = module.learning_rate_factors() if isinstance(module, Transferring) else {}
+    if config.name == "sgd" and any(factor != 1 for factor in factors.values()):
+        raise UserError(
+            "the rule that carries the learning rate along the dial is Adam's",
+            where="optimizer.name",
+            hint="adam, adamw, or model.base_capacity=null to take the learning rate as it is",
+        )
+    return factors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -10,7 +11,8 @@ from configs.schema import SystemConfig
 from configs.section import Section
 
 Positive = Annotated[int, Field(gt=0)]
-HEAD_DIM = 64
+HEAD_DIM = 64  # channels per unit of capacity, and of an attention head unless said otherwise
+STRIDE = 8  # pixels per token side before pooling
 SCHEMA = "HeadsUpConfig"
 
 
@@ -37,11 +39,19 @@ class HeadsUpConfig(SystemConfig):
 
     system: Literal["headsup"] = "headsup"
     capacity: float = Field(default=8, gt=0, le=128, description="the one dial; width = 64 c, blocks = c, heads = c")
+    base_capacity: float | None = Field(
+        default=None,
+        gt=0,
+        le=128,
+        description="where optimizer.learning_rate was chosen: other capacities train with it carried over by maximal "
+        "update parametrisation (docs/capacity.md); none takes it as it is",
+    )
+    head_dim: Positive = Field(default=HEAD_DIM, description="channels of an attention head; the same along the dial")
     width: Positive = Field(default=512, description="latent and token channels; derived from capacity")
     blocks: Positive = Field(default=8, description="transformer blocks; derived from capacity")
-    heads: Positive = Field(default=8, description="attention heads; derived from capacity")
+    heads: Positive = Field(default=8, description="attention heads; derived from width and head_dim")
     encoder_channels: tuple[Positive, ...] = Field(
-        default=(64, 128, 256, 512), description="per level; derived from width"
+        default=(64, 128, 256, 512), description="per level; derived from width, as many as make a stride of 8"
     )
     encoder_blocks: Positive = Field(default=2, description="residual blocks per level")
     decoder_channels: tuple[Positive, ...] = Field(default=(512, 256, 128), description="per level; derived from width")
@@ -65,19 +75,22 @@ class HeadsUpConfig(SystemConfig):
         if not isinstance(values, dict):
             return values
         try:
-            capacity = float(values.get("capacity", 8))
-            depth = max(1, round(capacity))
+            depth = _depth(float(values.get("capacity", 8)))
             width = int(values.get("width", HEAD_DIM * depth))
-        except (TypeError, ValueError):
+            head_dim, patch = int(values.get("head_dim", HEAD_DIM)), int(values.get("patch", 1))
+            heads = int(values.get("heads", max(1, width // head_dim)))
+            levels = max(1, int(math.log2(STRIDE / patch)) + 1)
+            head_dim = width // heads
+        except (TypeError, ValueError, ZeroDivisionError):
             return values
         derived = {
             "width": width,
             "blocks": depth,
-            "heads": max(1, width // HEAD_DIM),
-            "encoder_channels": tuple(max(8, width // 2**level) for level in (3, 2, 1, 0)),
-            "decoder_channels": tuple(max(8, width // 2**level) for level in (0, 1, 2)),
+            "heads": heads,
+            "encoder_channels": _encoder_channels(width, levels),
+            "decoder_channels": _decoder_channels(width, 3),
         }
-        return {**derived, **values}
+        return {**derived, **values, **({"head_dim": head_dim} if head_dim else {})}
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> HeadsUpConfig:
@@ -94,6 +107,24 @@ class HeadsUpConfig(SystemConfig):
         return self
 
     @property
+    def base(self) -> HeadsUpConfig:
+        """The same model with the widths and the depth that `base_capacity` derives; all else stays."""
+        if self.base_capacity is None:
+            return self
+        depth = _depth(self.base_capacity)
+        width = HEAD_DIM * depth
+        return self.model_copy(
+            update={
+                "capacity": self.base_capacity,
+                "width": width,
+                "blocks": depth,
+                "heads": max(1, width // self.head_dim),
+                "encoder_channels": _encoder_channels(width, len(self.encoder_channels)),
+                "decoder_channels": _decoder_channels(width, len(self.decoder_channels)),
+            }
+        )
+
+    @property
     def stride(self) -> int:
         """Pixels per token side."""
         return self.patch * 2 ** (len(self.encoder_channels) - 1) * self.token_pool
@@ -103,3 +134,15 @@ class HeadsUpConfig(SystemConfig):
         """How many Gaussians a head has, whatever its number of views."""
         background = self.background.height * self.background.width if self.background.enabled else 0
         return self.uv_size**2 + background
+
+
+def _depth(capacity: float) -> int:
+    return max(1, round(capacity))
+
+
+def _encoder_channels(width: int, levels: int) -> tuple[int, ...]:
+    return tuple(max(8, width // 2**level) for level in reversed(range(levels)))
+
+
+def _decoder_channels(width: int, levels: int) -> tuple[int, ...]:
+    return tuple(max(8, width // 2**level) for level in range(levels))

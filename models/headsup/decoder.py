@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
@@ -33,7 +34,7 @@ class Decoder(nn.Module):
         self.levels = nn.ModuleList(ResidualBlock(width) for width in widths)
         self.up = nn.ModuleList(Upsample(wide, narrow) for wide, narrow in pairwise(widths))
         self.head = nn.Conv2d(widths[-1], outputs, 1)
-        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.normal_(self.head.weight, std=0.01 * math.sqrt(config.base.decoder_channels[-1] / widths[-1]))
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.bias_map = nn.Parameter(torch.zeros(outputs, config.uv_size, config.uv_size))
 

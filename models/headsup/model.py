@@ -13,11 +13,13 @@ from configs.systems.headsup import HeadsUpConfig
 from data.views import Cameras
 from models.headsup.background import Background
 from models.headsup.decoder import GEOMETRY, Anchors, Decoder, map_channels
+from models.headsup.dial import capacity_scales
 from models.headsup.encoder import Encoder, padded, plucker_rays
 from models.headsup.fusion import Fusion
 from models.headsup.pixels import ColorSkip, PixelFeatures
 from models.system import LatentSystem, tensors_of
 from models.template import load_template
+from models.transfer import initialise
 
 
 class Model(LatentSystem):
@@ -41,6 +43,12 @@ class Model(LatentSystem):
             self.color_skip = ColorSkip(config.decoder_channels[-1], outputs, config.uv_size)
         if config.background.enabled:
             self.background = Background(config.background)
+        self.scales = capacity_scales(self, config)
+        initialise(self, self.scales)
+
+    def learning_rate_factors(self) -> dict[str, float]:
+        """See `models.transfer.Transferring`."""
+        return {name: scale.learning_rate for name, scale in self.scales.items()}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from data.synth import synthesise
 
 TINY = [
     "model.capacity=1",
+    "model.base_capacity=null",
     "model.heads=2",
     "model.encoder_channels=[16, 32]",
     "model.decoder_channels=[32, 16, 16]",

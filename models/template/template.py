@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,12 @@ class Template:
             quats=torch.from_numpy(_quaternions(frames)),
             log_scales=torch.from_numpy(_log_scales(along_u, along_v, size)),
         )
+
+    def expression_maps(self, size: int, names: Sequence[str]) -> Tensor:
+        """Offsets at coefficient 1 of the blendshapes called `names`, `[len(names), size, size, 3]` in metres."""
+        atlas = build_atlas(self.mesh, size)
+        numbers = [self.mesh.expression_names.index(name) for name in names]
+        return torch.from_numpy(np.stack([atlas.interpolate(self.mesh, self.mesh.expressions[n]) for n in numbers]))
 
 
 def load_template(name: str, path: str | None = None) -> Template:

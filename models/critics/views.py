@@ -27,6 +27,7 @@ class SetCritic(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width)
         self.out = nn.Linear(config.width, 1)
+        self.apply(_initialise)
 
     def forward(self, images: Tensor, cameras: Cameras) -> Tensor:
         """Judge sets of views.
@@ -66,6 +67,16 @@ class SetCritic(nn.Module):
             )
         if tuple(cameras.shape) != tuple(images.shape[:2]):
             raise ValueError(f"cameras have shape {tuple(cameras.shape)}, images {tuple(images.shape[:2])}")
+
+
+def _initialise(module: nn.Module) -> None:
+    # torch's own scale loses two thirds of the image in every layer of a stem; what is left are biases.
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
 
 
 def _stem(config: SetCriticConfig) -> nn.Module:

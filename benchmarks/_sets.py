@@ -1,0 +1,105 @@
+"""Synthetic people as Gaussians, and the sets of views that the set critic is trained and tested on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from data.mesh import vertex_normals
+from data.synth.body import Body
+from data.synth.grid import COLUMNS
+from data.synth.head import template
+from data.synth.palette import to_srgb
+from data.synth.rig import DISTANCE, FIELD, TARGET, look_at
+from data.synth.studio import irradiance
+from data.synth.subject import draw_subject
+from data.synth.texture import albedo
+from data.views import Cameras
+from models.critics.sets import mixed_gaussians, motions, perturbed_gaussians, render_each
+from models.gaussians import Gaussians
+
+VIEWS = 4
+KINDS = ("mixed", "bent", "turned")
+
+
+@dataclass(frozen=True)
+class Strength:
+    """Root mean square of what makes a head inconsistent."""
+
+    degrees: float = 15.0
+    metres: float = 0.01
+
+
+def head(number: int, stride: int = 3) -> Gaussians:
+    """A synthetic person as `[1]` Gaussians on every `stride`-th node of the template's chart, lit, no background."""
+    grid, mesh, subject = template().grid, template().mesh, draw_subject(0, number)
+    vertices = Body(subject).vertices({})
+    texture = albedo(subject, 256)
+    normals = vertex_normals(vertices, mesh.faces)
+    uv = np.zeros((len(vertices), 2))
+    uv[mesh.faces.ravel()] = mesh.uvs[mesh.uv_faces.ravel()]
+    column, row = (np.clip(uv * 256, 0, 255).astype(int)).T
+    colours = to_srgb((texture[row, column] * irradiance(normals, np.ones(len(vertices)))).astype(np.float32))
+    picked = np.unique(grid.index[::stride, : COLUMNS + 1 : stride])
+    n = len(picked)
+    spacing = cKDTree(vertices[picked]).query(vertices[picked], k=5)[0][:, 1:].mean(1)
+    return Gaussians(
+        means=torch.from_numpy(vertices[picked])[None],
+        quats=torch.tensor([1.0, 0, 0, 0]).expand(1, n, 4),
+        scales=torch.from_numpy(np.log(0.75 * spacing)).float()[None, :, None].expand(1, n, 3),
+        opacities=torch.full((1, n), 3.0),
+        sh=((torch.from_numpy(colours[picked]).float() - 0.5) / 0.28209479)[None, :, None],
+    )
+
+
+def stack(heads: list[Gaussians]) -> Gaussians:
+    """`[n]` heads of `[1]` each."""
+    return Gaussians(*(torch.cat([getattr(h, name) for h in heads]) for name in vars(heads[0])))
+
+
+def cameras(sets: int, size: int, generator: torch.Generator) -> Cameras:
+    """`[sets, VIEWS]` cameras in front of the head, at the distance of the synthetic rig."""
+    numbers = torch.rand(sets * VIEWS, 6, generator=generator).numpy() * 2 - 1
+    matrices = []
+    for azimuth, elevation, roll, *shift in numbers:
+        a, e = math.radians(75 * azimuth), math.radians(8 + 22 * elevation)
+        target = TARGET + 0.01 * np.array(shift)
+        center = target + DISTANCE * np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
+        matrices.append(look_at(center, target, math.radians(5 * roll)))
+    focal = size * DISTANCE / FIELD
+    K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]).expand(sets, VIEWS, 3, 3)
+    poses = torch.from_numpy(np.stack(matrices)).float().unflatten(0, (sets, VIEWS))
+    return Cameras(poses, K, size, size)
+
+
+@torch.no_grad()
+def draw(
+    heads: Gaussians, kind: str, strength: Strength, generator: torch.Generator, size: int = 64
+) -> tuple[Tensor, Cameras]:
+    """Sets `[n, VIEWS]` of `[n]` heads with the cameras that the critic is told.
+
+    Args:
+        kind: "one" for positives, or one of KINDS.
+        strength: how far heads are bent and turned, in positives once for all views.
+        generator: draws cameras, shapes and poses, the cameras first.
+        size: of the images, pixels.
+    """
+    told = cameras(len(heads.means), size, generator)
+    views = mixed_gaussians(heads, VIEWS) if kind == "mixed" else heads.map(lambda t: t.repeat_interleave(VIEWS, 0))
+    each = 1 if kind == "bent" else VIEWS
+    bends = perturbed_gaussians(views[::each], 1, generator, strength.metres).means - views[::each].means
+    views = replace(views, means=views.means + bends.repeat_interleave(each, 0))
+    shape = (len(heads.means), VIEWS if kind == "turned" else 1)
+    poses = told.world_to_camera @ motions(shape, generator, strength.degrees, 0.0, told.world_to_camera)
+    return render_each(views, replace(told, world_to_camera=poses), torch.full((3,), 0.5)).images, told
+
+
+def some(heads: Gaussians, count: int, generator: torch.Generator) -> Gaussians:
+    """`[count]` different heads at random."""
+    chosen = torch.randperm(len(heads.means), generator=generator)[:count]
+    return heads.map(lambda tensor: tensor[chosen])

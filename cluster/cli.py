@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from cluster.commands import config, data, demo, doctor, train, use
+from cluster.commands import config, data, demo, doctor, sample, train, use
 from configs import UserError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("resume")(train.resume)
 app.command("demo")(demo.demo)
 app.command("reconstruct")(use.reconstruct)
 app.command("evaluate")(use.evaluate)
+app.command("sample")(sample.sample)
+app.command("vocabulary")(sample.vocabulary)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.command("doctor")(doctor.doctor)

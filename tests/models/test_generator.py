@@ -77,6 +77,16 @@ def test_time_place_and_condition_matter() -> None:
         assert (other - plain).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("condition", list(CONDITIONS))
+def test_bf16_weights_under_autocast_agree(condition: str) -> None:
+    model, inputs = tiny(condition=condition), (noise_like((4, 6, 8), [1, 2, 3]), torch.rand(3), *CONDITIONS[condition])
+    exact = model(*inputs)["velocity"]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model.bfloat16()(*inputs)["velocity"]
+    assert half.dtype == torch.float32
+    assert (half - exact).abs().mean() < 0.05 * exact.abs().mean()
+
+
 def test_padding_of_a_text_does_not_matter_and_its_words_do() -> None:
     model, (tokens, mask) = tiny(condition="text"), CONDITIONS["text"]
     noise, times = noise_like((4, 6, 8), [1, 1, 1]), torch.full((3,), 0.5)

@@ -47,6 +47,29 @@ def mixed_gaussians(gaussians: Gaussians, views: int) -> Gaussians:
     return gaussians.map(lambda tensor: tensor[heads.flatten()])
 
 
+def swapped_views(first: Tensor, second: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two sets at the same poses, each consistent, become two that are not: some of their views change places.
+
+    Positives and negatives then consist of the same images, so that nothing but what they say about each other tells
+    them apart: the cheapest hard negatives, and those that a critic learns from fastest.
+
+    Args:
+        first, second: `[b, v, 3, h, w]`, two views or more.
+        generator: draws how many views change places, 1 to v - 1, and which, for every set.
+
+    Returns:
+        the same shapes.
+    """
+    if first.shape != second.shape or first.dim() != 5 or first.shape[1] < 2:
+        raise ValueError(f"sets have shapes {tuple(first.shape)} and {tuple(second.shape)}, expected two views or more")
+    sets, views = first.shape[:2]
+    device = first.device
+    ranks = torch.rand(sets, views, generator=generator, device=device).argsort(dim=1)
+    count = torch.randint(1, views, (sets, 1), generator=generator, device=device)
+    change = (ranks < count)[:, :, None, None, None]
+    return torch.where(change, second, first), torch.where(change, first, second)
+
+
 def perturbed_cameras(cameras: Cameras, generator: torch.Generator, degrees: float, metres: float) -> Cameras:
     """Cameras that are wrong, each in its own way: as if the head had turned and moved between the views.
 

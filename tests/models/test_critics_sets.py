@@ -20,6 +20,7 @@ from models.critics.sets import (
     perturbed_cameras,
     perturbed_gaussians,
     render_each,
+    swapped_views,
 )
 from models.render import render
 
@@ -57,6 +58,27 @@ def test_mixed_gaussians_are_the_same_mixture() -> None:
     heads = mixed_gaussians(numbered, 4).means[:, 0, 0].unflatten(0, (3, 4))
     images, _ = mixed_heads(*labelled(3, 4))
     assert torch.equal(heads, images[:, :, 0, 0, 0])
+
+
+@settings(max_examples=10, deadline=None)
+@given(sets=st.integers(1, 20), views=st.integers(2, 6), seed=st.integers(0, 1000))
+def test_swapped_sets_have_the_views_of_both(sets: int, views: int, seed: int) -> None:
+    first = torch.arange(sets * views).reshape(sets, views, 1, 1, 1).expand(-1, -1, 3, 2, 2).float()
+    second = first + 1000
+    one, other = swapped_views(first, second, seeded(seed))
+    changed = (one >= 1000)[:, :, 0, 0, 0]
+    assert torch.equal(changed, (other < 1000)[:, :, 0, 0, 0])
+    assert torch.equal(one % 1000, first)
+    assert torch.equal(other % 1000, first)
+    assert changed.any(1).all()
+    assert not changed.all(1).any()
+
+
+def test_every_number_of_views_is_swapped() -> None:
+    zeros = torch.zeros(500, 4, 3, 1, 1)
+    one, _ = swapped_views(zeros, zeros + 1, seeded())
+    assert set(one[:, :, 0, 0, 0].sum(1).tolist()) == {1.0, 2.0, 3.0}
+    assert (one[:, :, 0, 0, 0].mean(0) - 0.5).abs().max() < 0.1
 
 
 @pytest.mark.parametrize(("sets", "views"), [(1, 4), (3, 1)])
@@ -162,5 +184,7 @@ def test_mistakes_are_named() -> None:
     cameras = orbit_cameras(0, 8, 8, views=2)
     with pytest.raises(ValueError, match=r"expected \[batch, view\]"):
         mixed_heads(torch.zeros(2, 3, 8, 8), cameras[0])
+    with pytest.raises(ValueError, match="two views or more"):
+        swapped_views(torch.zeros(1, 2, 3, 4, 4), torch.zeros(1, 3, 3, 4, 4), seeded())
     with pytest.raises(ValueError, match="leading dimensions"):
         render_each(random_gaussians(0, 5, batch=3), cameras)

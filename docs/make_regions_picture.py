@@ -66,9 +66,9 @@ def coverage(regions: list[Region], people: int = 80) -> dict[str, list[float]]:
         cameras, body = Cameras(matrices, K, SIZE, SIZE), Body(subject)
         boxes = region_boxes(regions, cameras, RegionsConfig().padding)
         for frame in range(3):
-            vertices = torch.from_numpy(body.vertices(draw_expression(subject, frame, head.mesh.expression_names)))
+            vertices = body.vertices(draw_expression(subject, frame, head.mesh.expression_names))
             for place, (name, part) in enumerate(painted.items()):
-                pixels, corners = cameras.project(vertices[part])[0], boxes.corners[:, place, None]
+                pixels, corners = cameras.project(torch.from_numpy(vertices[part]))[0], boxes.corners[:, place, None]
                 inside = ((pixels >= corners[..., :2]) & (pixels <= corners[..., 2:])).all(dim=-1)
                 found[name] += inside.float().mean(dim=1)[boxes.seen[:, place]].tolist()
     return found

@@ -23,6 +23,11 @@ class RunConfig(Section):
 
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="folder name under `run.dir`")
     dir: str = Field(default="out/runs", description="folder that holds runs")
+    start_from: str | None = Field(
+        default=None,
+        description="checkpoint whose weights a new run begins with (a second stage); its optimiser, schedule and data "
+        "begin anew",
+    )
     seed: int = Field(default=0, ge=0, description="seeds weights, sample order and every random choice")
     threads: int = Field(default=1, ge=1, description="torch threads per worker; part of bitwise equality on CPU")
 
@@ -236,4 +241,6 @@ class Config(Section):
         speed = {"store", "prefetch", "readers", "loaders", "cache_mb", "verify"}
         content = self.model_dump(mode="json", exclude={"cluster": True, "tracking": True, "data": speed})
         content["run"] = {"seed": self.run.seed, "threads": self.run.threads}
+        if self.run.start_from:
+            content["run"]["start_from"] = self.run.start_from
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

@@ -22,6 +22,7 @@ from trainer.optimizer import build_optimizer, learning_rate_factor, set_learnin
 if TYPE_CHECKING:
     from deepspeed import DeepSpeedEngine
 
+MODEL = "model"  # names the system's engine; further ones are named by their objective
 LARGEST_BUCKET = 200_000_000  # elements; a bucket as large as a small model makes one message of its gradients
 
 

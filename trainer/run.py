@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import time
+from collections import defaultdict
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from configs import Config, UserError
-from data.dataset import Dataset
-from data.loader import ProcessStream, open_datasets, open_stream
-from data.stream import CaptureStream, sampler_of
+from data.latents import LatentBatch, LatentStream
+from data.loader import ProcessStream, open_dataset, open_datasets, open_stream, sampler_of
+from data.stream import CaptureStream
 from data.views import Batch
 from models.system import build
 from trainer import checkpoint
 from trainer.distributed import broadcast_object, initialise
-from trainer.engine import Engine, StepReport
-from trainer.evaluation import Evaluation, evaluate
+from trainer.engine import MODEL, Engine, StepReport
+from trainer.evaluation import Evaluation
 from trainer.meter import Diverged, Meter
 from trainer.objectives import build_objective
 from trainer.observer import Observer, Progress
@@ -27,6 +29,8 @@ from trainer.timing import CountedForward, Stopwatch
 from trainer.tracking import Tracker
 
 CHECKPOINTS = "checkpoints"
+AnyBatch = Batch | LatentBatch
+Stream = CaptureStream | ProcessStream | LatentStream
 
 
 class Run:
@@ -40,19 +44,22 @@ class Run:
         self._announce("starting", 0)
         self.datasets = open_datasets(config.data)
         self.fingerprint = sampler_of(self.datasets, config.data, config.run.seed).fingerprint
-        self.held_out = Dataset.open(config.data.test, settings=config.data.store) if config.data.test else None
+        self.held_out = open_dataset(config.data.test, config.data) if config.data.test else None
         system = build(config.model)
         self.engine = Engine(system, config)
         self.objective = build_objective(config.objective, system, self.world.device)
+        beside = self.objective.networks.items()
+        self.engines = {MODEL: self.engine} | {name: Engine(net.module, net.config(config)) for name, net in beside}
         self.clock = Stopwatch(self.world.device)
         self.forward = CountedForward(self.engine)
         self.meter = Meter(self.world.world_size)
-        self.stream: CaptureStream | ProcessStream | None = None
+        self.stream: Stream | None = None
         self.tracker: Tracker | None = None
         self.consumed = 0
         self.stopping = False
         self.window: dict[str, float] = {"loss": math.nan, "psnr": math.nan}
-        self.last_report = StepReport(math.nan, math.nan, boundary=True)
+        self.reports: dict[str, StepReport] = {}
+        self.rendered: Tensor | None = None
         self.untrained: dict[str, float] = {}
         self.evaluation: Evaluation | None = None
         self.saved: str | None = None
@@ -61,8 +68,8 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def start(self) -> None:
-        """Restore the newest checkpoint, open the stream and the tracker."""
+    def resume(self) -> None:
+        """Restore the newest checkpoint, if there is one, and open the stream where it stood."""
         self._restore()
         self.stream = open_stream(
             self.datasets,
@@ -74,6 +81,10 @@ class Run:
             start=self.consumed,
             pin=self.world.device.type == "cuda",
         )
+
+    def start(self) -> None:
+        """Resume, open the tracker and, if asked, measure the untrained model."""
+        self.resume()
         self.tracker = Tracker(self.config, self.folder) if self.world.is_main else None
         if self.tracker:
             fingerprints = ",".join(dataset.fingerprint for dataset in self.datasets)
@@ -93,44 +104,52 @@ class Run:
         """Whether this step is one of every `every`; never at 0."""
         return every > 0 and self.engine.steps % every == 0
 
-    def fetch(self) -> list[Batch]:
+    def fetch(self) -> list[AnyBatch]:
         """This rank's micro-batches of one optimiser step."""
-        assert self.stream is not None, "start() comes first"
+        assert self.stream is not None, "resume() comes first"
         with self.clock("data"):
             return [next(self.stream).to(self.world.device).unpack() for _ in range(self.config.engine.accumulation)]
 
-    def step(self, batches: list[Batch]) -> dict[str, Tensor]:
-        """Forward, backward and update; the mean terms of this rank, `loss` among them."""
-        sums: dict[str, Tensor] = {}
-        for batch in batches:
-            losses = self.objective(self.forward, batch, self.engine.steps, self.clock)
-            with self.clock("backward"):
-                self.engine.backward(losses.total)
-            with self.clock("optimizer"):
-                self.last_report = self.engine.step()
-            for name, term in (losses.terms | {"loss": losses.total.detach()}).items():
-                sums[name] = sums[name] + term / len(batches) if name in sums else term / len(batches)
-        self.rendered = losses.rendered.images.detach()
+    def step(self, batches: list[AnyBatch]) -> dict[str, Tensor]:
+        """Every update that the objective asks for; the mean terms of this rank, `loss` among them."""
+        done, terms = self.engine.steps, defaultdict[str, list[Tensor]](list)
+        for update in self.objective.updates(done):
+            of_model = update.engine == MODEL
+            engine, prefix = self.engines[update.engine], "" if of_model else f"{update.engine}/"
+            for batch in batches:
+                losses = update.losses(self.forward if of_model else engine, batch, done, self.clock)
+                with self.clock("backward"):
+                    engine.backward(losses.total)
+                with self.clock("optimizer"):
+                    self.reports[update.engine] = engine.step()
+                for name, term in (losses.terms | {"loss": losses.total.detach()}).items():
+                    terms[prefix + name].append(term)
+                if losses.rendered is not None:
+                    self.rendered = losses.rendered.images.detach()
         self.consumed = batches[-1].consumed
-        return sums
+        return {name: torch.stack(values).mean() for name, values in terms.items()}
 
-    def guard(self, losses: dict[str, Tensor], batches: list[Batch]) -> None:
+    def guard(self, losses: dict[str, Tensor], batches: list[AnyBatch]) -> None:
         """Agree with the other ranks on the means and on stopping; refuse a loss that is no number."""
         stop = self.world.is_main and self.observer.should_stop()
         with self.clock("agree"):
             means, self.stopping = self.meter.add(losses, self.config.data.batch_size, stop)
-        if not math.isfinite(means["loss"]):
+        broken = [name for name, mean in means.items() if name.endswith("loss") and not math.isfinite(mean)]
+        if broken:
             names = ", ".join(name for batch in batches for name in batch.names)
-            raise Diverged(f"the loss of step {self.engine.steps} is {means['loss']}; samples of this rank: {names}")
+            what = f"the {broken[0]} of step {self.engine.steps} is {means[broken[0]]}"
+            raise Diverged(f"{what}; samples of this rank: {names}")
 
-    def report(self, losses: dict[str, Tensor], batches: list[Batch]) -> None:
+    def report(self, losses: dict[str, Tensor], batches: list[AnyBatch]) -> None:
         """Every so often: numbers to the tracker and the display, a picture to the tracker."""
         if self.due(self.config.trainer.log_every) or self.finished:
             self.window = self.meter.read()
             self._log_window(self.clock.read())
             self._announce("training", self.engine.steps)
-        if self.tracker and self.due(self.config.trainer.images_every):
-            batch, images = batches[-1], self.rendered
+        batch, images = batches[-1], self.rendered
+        if self.tracker is None or images is None or not isinstance(batch, Batch):
+            return
+        if self.due(self.config.trainer.images_every):
             row = Row(batch.source.images[0], batch.target.images[0], images[0])
             self.tracker.image("train/source_target_prediction_error", contact_sheet([row]), self.engine.steps)
 
@@ -140,7 +159,7 @@ class Run:
             return
         self._announce("evaluating", self.engine.steps)
         with self.engine.averaged():
-            self.evaluation = evaluate(self.engine, self.held_out, self.config, self.world)
+            self.evaluation = self.objective.evaluate(self.engine, self.held_out, self.config, self.world)
         self._evaluated_at = self.engine.steps
         if self.tracker:
             metrics = {f"eval/{name}": value for name, value in self.evaluation.means.items()}
@@ -159,7 +178,7 @@ class Run:
             "run_id": run_id,
             "untrained": self.untrained,
         }
-        checkpoint.save(self.engine, str(path), state)
+        checkpoint.save(self.engines, str(path), state)
         self.saved, self._saved_at = str(path), self.engine.steps
         self.meter.read()
 
@@ -178,7 +197,7 @@ class Run:
             "finished": self.finished,
             "seconds": time.perf_counter() - self.began,
             "loss": self.window["loss"],
-            "psnr": self.window["psnr"],
+            "psnr": self.window.get("psnr", math.nan),
             "checkpoint": self.saved,
             "mlflow_run_id": broadcast_object(self.tracker.run_id if self.tracker else None),
             "protocol": self.evaluation.protocol if self.evaluation else None,
@@ -201,8 +220,10 @@ class Run:
     def _restore(self) -> None:
         newest = broadcast_object(checkpoint.latest(str(self.folder / CHECKPOINTS)) if self.world.is_main else None)
         if newest is None:
+            if self.config.run.start_from:
+                checkpoint.start_from(self.engines, self.config.run.start_from)
             return
-        state = checkpoint.load(self.engine, newest)
+        state = checkpoint.load(self.engines, newest)
         if state["dataset"] != self.fingerprint:
             urls = " with ".join(dataset.url for dataset in self.datasets)
             raise UserError(
@@ -223,8 +244,10 @@ class Run:
         metrics |= {f"time/{name}": value / steps_per_window for name, value in seconds.items()}
         metrics |= {f"throughput/{name}": self.window[name] for name in rates}
         metrics["throughput/model_gflops_per_second"] = self._gflops_per_second()
-        metrics["optimizer/learning_rate"] = self.last_report.learning_rate
-        metrics["optimizer/gradient_norm"] = self.last_report.gradient_norm
+        for name, report in self.reports.items():
+            place = "optimizer" if name == MODEL else f"optimizer/{name}"
+            metrics[f"{place}/learning_rate"] = report.learning_rate
+            metrics[f"{place}/gradient_norm"] = report.gradient_norm
         metrics["data/samples"] = float(self.consumed)
         metrics["data/quarantined"] = float(len(self.stream.quarantine.found)) if self.stream else 0.0
         self.tracker.metrics(metrics, self.engine.steps)

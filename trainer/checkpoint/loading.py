@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -24,39 +24,69 @@ from trainer.checkpoint.manifest import (
     read_manifest,
     verify,
 )
-from trainer.checkpoint.saving import MODEL, persistent_buffers, shapes_of
+from trainer.checkpoint.saving import Engines, named, persistent_buffers, shapes_of
 from trainer.checkpoint.shards import ShardReader
 from trainer.checkpoint.storage import Folder
 from trainer.distributed import raise_together
-from trainer.engine import Engine
+from trainer.engine import MODEL, Engine
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def load(engine: Engine, directory: str) -> dict[str, Any]:
-    """Put an engine where a checkpoint stands, at any world size, ZeRO stage and precision. Collective.
+def load(engines: Engines, directory: str) -> dict[str, Any]:
+    """Put engines where a checkpoint stands, at any world size, ZeRO stage and precision. Collective.
 
     Masters, optimiser state and average are exactly those saved; at the world size and stage of the save, training
     goes on bitwise as if it had not stopped. Random generators are restored where the world size is that of the save.
-    Hyper-parameters come from the engine's config, not from the checkpoint.
+    Hyper-parameters come from the engines' configs, not from the checkpoint.
 
     Returns:
         The `state` that was saved.
 
     Raises:
-        UserError: not a checkpoint, a damaged one, or one of another architecture or optimiser; on every rank.
+        UserError: not a checkpoint, a damaged one, or one of other engines, another architecture or optimiser; on
+            every rank.
     """
-    folder = Folder(directory)
-    manifest = _together(lambda: _examine(folder, engine))
-    record = manifest.engines[MODEL]
-    with Pieces(folder, manifest, MODEL) as pieces:
-        with engine.masters.published():
-            _together(lambda: _fill(engine, record, pieces))
-        _together(lambda: _fill_rest(engine, manifest, pieces))
-    engine.steps = record.steps
-    engine.deepspeed.global_steps = record.steps
-    engine.deepspeed.micro_steps = 0
+    engines, folder = named(engines), Folder(directory)
+    manifest = _together(lambda: _examine(folder, engines, engines, moments=True))
+    for name, engine in engines.items():
+        record = manifest.engines[name]
+        _put(engine, folder, manifest, name, moments=True)
+        engine.steps = record.steps
+        engine.deepspeed.global_steps = record.steps
+        engine.deepspeed.micro_steps = 0
+    if manifest.world_size == dist.get_world_size():
+        with Pieces(folder, manifest, MODEL) as pieces:
+            _together(lambda: randomness.restore(pieces.randomness(dist.get_rank())))
     return manifest.state
+
+
+def start_from(engines: Engines, directory: str) -> list[str]:
+    """Give engines the weights of a checkpoint and nothing else of it: a new stage of training. Collective.
+
+    Optimisers, averages, schedules and data begin anew.
+
+    Returns:
+        names of the engines whose weights it held; `model` is one of them.
+
+    Raises:
+        UserError: as `load`, but for engines that the checkpoint does not have and for other optimisers.
+    """
+    engines, folder = named(engines), Folder(directory)
+    manifest = _together(lambda: _examine(folder, engines, {MODEL: engines[MODEL]}, moments=False))
+    found = [name for name in engines if name in manifest.engines]
+    for name in found:
+        _put(engines[name], folder, manifest, name, moments=False)
+    return found
+
+
+def _put(engine: Engine, folder: Folder, manifest: Manifest, name: str, moments: bool) -> None:
+    """Weights and buffers of one engine, and its moments and average if asked."""
+    record = manifest.engines[name]
+    with Pieces(folder, manifest, name) as pieces:
+        with engine.masters.published():
+            _together(lambda: _fill(engine, record, pieces, moments))
+        _together(lambda: _fill_buffers(engine, pieces))
 
 
 class Pieces:
@@ -110,13 +140,20 @@ class Pieces:
             raise UserError(f"damaged: {error}", where=f"{self._folder.url}/{file}") from None
 
 
-def _examine(folder: Folder, engine: Engine) -> Manifest:
+def _examine(folder: Folder, engines: Mapping[str, Engine], needed: Iterable[str], moments: bool) -> Manifest:
     """Read the manifest, compare models, and verify this rank's share of the files."""
     manifest = read_manifest(folder)
-    check_architecture(manifest.engines[MODEL], shapes_of(engine.module), folder.url)
-    saved, wanted = manifest.engines[MODEL].optimizer, type(engine.masters.optimizer).__name__
-    if saved != wanted:
-        raise UserError(f"holds the state of {saved}", where=folder.url, hint=f"optimizer.name asks for {wanted}")
+    absent = [name for name in needed if name not in manifest.engines]
+    if absent:
+        hint = "begin a new run with run.start_from to train more networks than a checkpoint has"
+        raise UserError(f"holds no '{absent[0]}', only {', '.join(manifest.engines)}", where=folder.url, hint=hint)
+    for name, engine in engines.items():
+        if name not in manifest.engines:
+            continue
+        check_architecture(manifest.engines[name], shapes_of(engine.module), folder.url)
+        saved, wanted = manifest.engines[name].optimizer, type(engine.masters.optimizer).__name__
+        if moments and saved != wanted:
+            raise UserError(f"holds the state of {saved}", where=folder.url, hint=f"optimizer.name asks for {wanted}")
     verify(folder, manifest.shards[dist.get_rank() :: dist.get_world_size()])
     return manifest
 
@@ -142,15 +179,16 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else str(list(shape))
 
 
-def _fill(engine: Engine, record: EngineRecord, pieces: Pieces) -> None:
-    """Masters, moments and average of this rank."""
+def _fill(engine: Engine, record: EngineRecord, pieces: Pieces, moments: bool) -> None:
+    """Masters of this rank and, if asked, moments and average."""
     masters, average = engine.masters, engine.average
-    _make_room(engine, record)
+    if moments:
+        _make_room(engine, record)
     flats = masters.flats()
     for fragment in masters.fragments:
         saved = record.parameters[fragment.name]
         pieces.read(fragment.name, MASTER, fragment.start, masters.slice_of(fragment, flats))
-        if fragment.owner is None:
+        if fragment.owner is None or not moments:
             continue
         state = masters.optimizer.state.get(masters.owners[fragment.owner], {})
         for kind in _moments(saved):
@@ -159,7 +197,7 @@ def _fill(engine: Engine, record: EngineRecord, pieces: Pieces) -> None:
     if average is None:
         return
     average.restart()
-    for fragment in masters.fragments:
+    for fragment in masters.fragments if moments else ():
         if fragment.owner is not None and AVERAGE in record.parameters[fragment.name].kinds:
             pieces.read(fragment.name, AVERAGE, fragment.start, masters.slice_of(fragment, average.flats))
 
@@ -197,12 +235,9 @@ def _make_room(engine: Engine, record: EngineRecord) -> None:
             del masters.optimizer.state[owner]
 
 
-def _fill_rest(engine: Engine, manifest: Manifest, pieces: Pieces) -> None:
-    """Buffers, and random generators where every rank finds its own."""
+def _fill_buffers(engine: Engine, pieces: Pieces) -> None:
     for name, buffer in persistent_buffers(engine.module).items():
         buffer.copy_(pieces.buffer(name))
-    if manifest.world_size == dist.get_world_size():
-        randomness.restore(pieces.randomness(dist.get_rank()))
 
 
 def _moments(parameter: Parameter) -> list[str]:

@@ -10,6 +10,7 @@ import platform
 import re
 import secrets
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -36,21 +37,26 @@ from trainer.checkpoint.manifest import (
 from trainer.checkpoint.shards import nbytes, write_shard
 from trainer.checkpoint.storage import Folder, Written
 from trainer.distributed import agree_on_failure, all_reduce_sum, broadcast_object, gather_objects, raise_together
-from trainer.engine import Engine
+from trainer.engine import MODEL, Engine
 from trainer.masters import Fragment
 
-MODEL = "model"
 SHARD = re.compile(r"^shard-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors$")
 Tensors = dict[str, Tensor]
+Engines = Engine | Mapping[str, Engine]
 
 
-def save(engine: Engine, directory: str, state: dict[str, Any]) -> None:
+def named(engines: Engines) -> Mapping[str, Engine]:
+    """Engines by name; a single one is the model's."""
+    return {MODEL: engines} if isinstance(engines, Engine) else engines
+
+
+def save(engines: Engines, directory: str, state: dict[str, Any]) -> None:
     """Write a checkpoint at an accumulation boundary. Collective.
 
     Whoever reads `directory` meanwhile sees what was there before; if the save fails on any rank, nothing of it stays.
 
     Args:
-        engine: what is saved: fp32 masters, optimiser state, average, buffers, steps.
+        engines: what is saved, `model` among them: fp32 masters, optimiser state, average, buffers, steps of each.
         directory: path or fsspec URL of this checkpoint alone.
         state: whatever else the run needs to go on, as JSON.
 
@@ -58,12 +64,15 @@ def save(engine: Engine, directory: str, state: dict[str, Any]) -> None:
         UserError: no room, or no permission; on every rank.
         ValueError: in the middle of an accumulation, whose gradients would be lost.
     """
-    if engine.deepspeed.micro_steps % engine.config.engine.accumulation:
+    engines = named(engines)
+    if any(engine.deepspeed.micro_steps % engine.config.engine.accumulation for engine in engines.values()):
         raise ValueError("a checkpoint holds no gradients: save at an accumulation boundary")
     folder = Folder(directory)
     rank, world = dist.get_rank(), dist.get_world_size()
-    tensors, record = collect(engine, MODEL)
-    tensors |= randomness.capture()
+    tensors, records = randomness.capture(), dict[str, EngineRecord]()
+    for key, engine in engines.items():
+        owned, records[key] = collect(engine, key)
+        tensors |= owned
     needed = int(all_reduce_sum([float(nbytes(tensors))])[0])
     attempt = broadcast_object(secrets.token_hex(4))
     name = f"shard-{rank:05d}-of-{world:05d}-{attempt}.safetensors"
@@ -72,8 +81,8 @@ def save(engine: Engine, directory: str, state: dict[str, Any]) -> None:
     except BaseException:
         folder.remove([name])
         raise
-    gathered = gather_objects((written, record))
-    failure = agree_on_failure(_commit(folder, engine, gathered, state, needed) if gathered else None)
+    gathered = gather_objects((written, records))
+    failure = agree_on_failure(_commit(folder, engines, gathered, state, needed) if gathered else None)
     if failure is not None:
         folder.remove([name])
         raise failure
@@ -176,26 +185,27 @@ def _write(folder: Folder, name: str, tensors: Tensors, needed: int) -> Written:
 
 def _commit(
     folder: Folder,
-    engine: Engine,
-    gathered: list[tuple[Written, EngineRecord]],
+    engines: Mapping[str, Engine],
+    gathered: list[tuple[Written, dict[str, EngineRecord]]],
     state: dict[str, Any],
     needed: int,
 ) -> Exception | None:
     """Rank 0: put the pieces together, check that nothing is missing, and let the checkpoint be seen."""
-    records = [record for _, record in gathered]
+    records = {name: _merge([records[name] for _, records in gathered]) for name in engines}
     shards = [vars(written) for written, _ in gathered]
+    model = engines[MODEL]
     try:
         manifest = Manifest.model_validate(
             {
-                "step": engine.steps,
+                "step": model.steps,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "world_size": len(gathered),
-                "config": dump_config(engine.config),
-                "config_hash": engine.config.hash,
-                "architecture": architecture({MODEL: shapes_of(engine.module)}),
+                "config": dump_config(model.config),
+                "config_hash": model.config.hash,
+                "architecture": architecture({name: shapes_of(engine.module) for name, engine in engines.items()}),
                 "versions": _versions(),
                 "state": state,
-                "engines": {MODEL: _merge(records)},
+                "engines": records,
                 "shards": shards,
             }
         )

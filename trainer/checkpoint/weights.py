@@ -10,8 +10,8 @@ from torch import Tensor
 from configs import UserError
 from trainer.checkpoint.loading import Pieces
 from trainer.checkpoint.manifest import AVERAGE, MASTER, Manifest, read_manifest, verify
-from trainer.checkpoint.saving import MODEL
 from trainer.checkpoint.storage import Folder
+from trainer.engine import MODEL
 
 STEP = re.compile(r"^step-(\d{8,})$")
 
@@ -46,22 +46,25 @@ def describe(directory: str) -> Manifest:
     return read_manifest(Folder(directory))
 
 
-def load_weights(directory: str, *, ema: bool = True) -> dict[str, Tensor]:
-    """The model's state dict in fp32, in one process and without DeepSpeed.
+def load_weights(directory: str, *, ema: bool = True, engine: str = MODEL) -> dict[str, Tensor]:
+    """A model's state dict in fp32, in one process and without DeepSpeed.
 
     Args:
         directory: path or URL of a checkpoint.
         ema: the moving average where the run kept one.
+        engine: whose; the system's, or the name of a network that was trained beside it.
 
     Raises:
-        UserError: not a checkpoint, or a damaged one.
+        UserError: not a checkpoint, a damaged one, or one without that engine.
     """
     folder = Folder(directory)
     manifest = read_manifest(folder)
+    if engine not in manifest.engines:
+        raise UserError(f"holds no '{engine}'", where=directory, hint=f"it has: {', '.join(manifest.engines)}")
     verify(folder, manifest.shards)
-    record = manifest.engines[MODEL]
+    record = manifest.engines[engine]
     weights: dict[str, Tensor] = {}
-    with Pieces(folder, manifest, MODEL) as pieces:
+    with Pieces(folder, manifest, engine) as pieces:
         for name, parameter in record.parameters.items():
             kind = AVERAGE if ema and AVERAGE in parameter.kinds else MASTER
             flat = torch.empty(parameter.numel)

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from configs import Config
 from configs.schema import EngineConfig, OptimizerConfig
-from data.dataset import Dataset
 from models.system import Composite
 from trainer.distributed import Distributed
+from trainer.engine import MODEL
 
 if TYPE_CHECKING:
     from trainer.evaluation import Evaluation
 
-MODEL = "model"  # the system's engine; further ones are named by their objective
 Clock = Callable[[str], AbstractContextManager[None]]
 Forward = Callable[..., Any]
 
@@ -46,18 +45,20 @@ class Network:
     Attributes:
         module: the same on every rank.
         optimizer, engine: its own settings; accumulation is the run's.
-        updates: how many it will get in the whole run, for its learning-rate schedule.
+        updates: how many it gets in a run of so many steps, for its learning-rate schedule.
     """
 
     module: nn.Module
     optimizer: OptimizerConfig
     engine: EngineConfig
-    updates: int
+    updates: Callable[[int], int]
 
     def config(self, config: Config) -> Config:
         """The run's config as this network's engine reads it."""
         engine = self.engine.model_copy(update={"accumulation": config.engine.accumulation})
-        trainer = config.trainer.model_copy(update={"steps": self.updates, "ema_decay": 0.0})
+        trainer = config.trainer.model_copy(
+            update={"steps": max(1, self.updates(config.trainer.steps)), "ema_decay": 0.0}
+        )
         return config.model_copy(update={"optimizer": self.optimizer, "engine": engine, "trainer": trainer})
 
 
@@ -98,8 +99,8 @@ class Objective(ABC):
         """What happens in the training step that follows `step` done ones; a pure function of `step`."""
         return (Update(MODEL, self),)
 
-    def evaluate(self, forward: Forward, held_out: Dataset, config: Config, world: Distributed) -> Evaluation:
-        """Measure on held-out subjects; the image protocol unless a subclass has another. Collective."""
+    def evaluate(self, forward: Forward, held_out: Any, config: Config, world: Distributed) -> Evaluation:
+        """Measure on the dataset of held-out subjects; the image protocol unless a subclass has another. Collective."""
         from trainer.evaluation import evaluate  # it measures with the losses that lie in this package
 
         return evaluate(forward, held_out, config, world)

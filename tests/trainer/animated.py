@@ -36,7 +36,15 @@ class Animated:
 @pytest.fixture(scope="session")
 def animated(tmp_path_factory: pytest.TempPathFactory) -> Animated:
     """Three people to train on and two others, three frames each, at 48x48."""
-    folder = tmp_path_factory.mktemp("animated")
+    if not _MADE:
+        _MADE.append(_make(tmp_path_factory.mktemp("animated")))
+    return _MADE[0]
+
+
+_MADE: list[Animated] = []  # a fixture that several files import is made for each of them otherwise
+
+
+def _make(folder: Path) -> Animated:
     for name, first, subjects in (("train", 0, 3), ("unseen", 1_000_000, 2)):
         synthesise(
             str(folder / name), subjects, first=first, frames=3, image_size=(48, 48), workers=2, shard_subjects=2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 
 class ResidualBlock(nn.Module):
@@ -24,7 +26,13 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention with RMS-normalised queries and keys (QK-norm), no bias."""
+    """Multi-head attention with RMS-normalised queries and keys (QK-norm), no bias.
+
+    Attributes:
+        kernel: softmax(q k^T / sqrt(d)) v, as `torch.nn.functional.scaled_dot_product_attention`.
+    """
+
+    kernel: Callable[..., Tensor] = staticmethod(F.scaled_dot_product_attention)
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -39,7 +47,7 @@ class Attention(nn.Module):
         """`x` `[b, n, width]` attends to `context` `[b, m, width]`."""
         query = self._split(self.query(x))
         key, value = (self._split(part) for part in self.key_value(context).chunk(2, dim=-1))
-        attended = F.scaled_dot_product_attention(self.query_norm(query), self.key_norm(key), value)
+        attended = self.kernel(self.query_norm(query), self.key_norm(key), value)
         return self.out(attended.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -81,6 +89,13 @@ def sample(maps: Tensor, pixels: Tensor, height: int, width: int) -> Tensor:
     grid = (2 * pixels / size - 1)[:, :, None]
     found = F.grid_sample(maps.contiguous(), grid.to(maps.dtype), align_corners=False)
     return found[..., 0].transpose(1, 2)
+
+
+def run(module: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:
+    """The module's output; with `recompute` the backward pass computes what is inside again instead of keeping it."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(module, *inputs, use_reentrant=False)
+    return module(*inputs)
 
 
 def zeroed(module: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from models.system import Forward
 
@@ -48,6 +48,14 @@ class Stopwatch:
         return seconds
 
 
+def _attention(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: Any, **__: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+# torch counts the attention kernels of GPUs only.
+CPU_ATTENTION: Any = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+
+
 class CountedForward:
     """Counts the floating-point operations of the first forward and then steps aside."""
 
@@ -59,7 +67,7 @@ class CountedForward:
         """Forward."""
         if self.flops is not None:
             return self._forward(*args)
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             outputs = self._forward(*args)
         self.flops = counter.get_total_flops()
         return outputs

@@ -67,7 +67,12 @@ class HeadsUpConfig(SystemConfig):
     color_skip: bool = Field(default=False, description="ours: gated skip from the reprojected source colours")
     template: TemplateConfig = TemplateConfig()
     background: BackgroundConfig = BackgroundConfig()
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool = Field(
+        default=False, description="compute the transformer blocks again in the backward pass instead of keeping them"
+    )
+    encoder_checkpointing: bool = Field(
+        default=False, description="the encoder's blocks too: a quarter more arithmetic for most of what memory is left"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 
 from configs.systems.headsup import HeadsUpConfig
 from data.views import Cameras
-from models.layers import ResidualBlock
+from models.layers import ResidualBlock, run
 
 
 class Encoder(nn.Module):
@@ -21,6 +22,7 @@ class Encoder(nn.Module):
         super().__init__()
         channels = config.encoder_channels
         self.patch, self.token_pool = config.patch, config.token_pool
+        self.checkpointing = config.encoder_checkpointing
         self.multiple = config.patch * 2 ** (len(channels) - 1)
         kernel = 3 if config.patch == 1 else 1
         self.stem = nn.Conv2d(9 * config.patch**2, channels[0], kernel, padding=kernel // 2)
@@ -48,13 +50,18 @@ class Encoder(nn.Module):
         x = torch.cat([images * 2 - 1, plucker.to(images.dtype)], dim=2).flatten(0, 1)
         x = pad_to_multiple(x, self.multiple)
         x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x
-        fine = x = self.levels[0](self.stem(x.contiguous(memory_format=torch.channels_last)))
-        for down, level in zip(self.down, list(self.levels)[1:], strict=True):
-            x = level(down(x))
+        fine = x = self._level(0, self.stem(x.contiguous(memory_format=torch.channels_last)))
+        for level, down in enumerate(self.down, start=1):
+            x = self._level(level, down(x))
         x = self.to_tokens(x)
         if self.token_pool > 1:
             x = F.avg_pool2d(x, self.token_pool, ceil_mode=True, count_include_pad=False)
         return self.norm(x.flatten(2).transpose(1, 2)).unflatten(0, (batch, -1)).flatten(1, 2), fine
+
+    def _level(self, level: int, x: Tensor) -> Tensor:
+        for block in cast(nn.Sequential, self.levels[level]):
+            x = run(block, x, recompute=self.checkpointing)
+        return x
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

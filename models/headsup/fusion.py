@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from configs.systems.headsup import HeadsUpConfig
-from models.layers import Attention, Mlp, fourier
+from models.layers import Attention, Mlp, fourier, run
 
 OCTAVES = 6
 HEAD = 0.1  # metres: the unit of the positional prior
@@ -54,8 +53,5 @@ class Fusion(nn.Module):
         latents = (self.queries + self.prior(fourier(positions, OCTAVES, HEAD))).expand(tokens.shape[0], -1, -1)
         latents = latents if hints is None else latents + hints
         for block in self.blocks:
-            if self.checkpointing and torch.is_grad_enabled():
-                latents = checkpoint(block, latents, tokens, use_reentrant=False)
-            else:
-                latents = block(latents, tokens)
+            latents = run(block, latents, tokens, recompute=self.checkpointing)
         return latents

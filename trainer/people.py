@@ -71,7 +71,10 @@ class People:
         except BaseException:
             self.learned.close()
             raise
-        self.describer = Describer(self.generator.config, torch.device("cpu"))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.generator.to(self.device)
+        self.base.to(self.device)
+        self.describer = Describer(self.generator.config, self.device)
 
     def __enter__(self) -> People:
         return self
@@ -96,7 +99,7 @@ class People:
             made.append(
                 sample(
                     self.generator,
-                    noise_like(self.generator.config.latent, seeds),
+                    noise_like(self.generator.config.latent, seeds).to(self.device),
                     self.describer.prompt(wish.prompt, len(seeds)),
                     steps=wish.steps,
                     guidance=self.guidance(wish),
@@ -104,12 +107,13 @@ class People:
                 )
             )
             progress(first + len(seeds), wish.count)
-        return torch.cat(made)
+        return torch.cat(made).cpu()
 
     @torch.no_grad()
     def heads(self, whitened: Tensor) -> Gaussians:
-        """`[n]` heads of whitened latents `[n, c, h, w]`, by the frozen decoder."""
-        return prediction_of(self.base.decode(self.learned.unwhiten(whitened))).foreground
+        """`[n]` heads of whitened latents `[n, c, h, w]`, by the frozen decoder; on the CPU."""
+        decoded = self.base.decode(self.learned.unwhiten(whitened).to(self.device))
+        return prediction_of(decoded).foreground.map(Tensor.cpu)
 
     def faces(self, whitened: Tensor) -> Tensor:
         """Frontal portraits `[n, 3, FACE, FACE]` on white."""

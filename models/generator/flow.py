@@ -53,7 +53,8 @@ def sample(
         condition: what `forward` takes after the time; zeros are the null condition.
         steps: of equal length from time 0 to 1.
         guidance: w in v = v_null + w (v_condition - v_null) (Ho and Salimans 2022); 1 is the condition alone.
-        method: `euler`, or `heun` with twice the forwards and an error of second order.
+        method: `euler`, or `heun` with twice the forwards and an error of second order; its last step is Euler's,
+            since no velocity is defined at the end.
     """
     guided = guidance != 1.0 and bool(condition)
     both = tuple(torch.cat([part, torch.zeros_like(part)]) for part in condition) if guided else condition
@@ -71,5 +72,6 @@ def sample(
         start, end = step / steps, (step + 1) / steps
         first = velocity(x, start)
         ahead = x + (end - start) * first
-        x = ahead if method == "euler" else x + (end - start) / 2 * (first + velocity(ahead, end))
+        last = method == "euler" or step == steps - 1
+        x = ahead if last else x + (end - start) / 2 * (first + velocity(ahead, end))
     return x

@@ -13,6 +13,7 @@ from models.layers import Attention, Mlp, fourier, zeroed
 
 OCTAVES = 6
 TIME_OCTAVES = 8
+NEAR = 0.05  # time before the end from which the velocity is not divided by less (Li and He 2025)
 
 
 class Block(nn.Module):
@@ -61,7 +62,12 @@ class TextCondition(nn.Module):
 
 
 class Model(nn.Module):
-    """DiT over whitened latents `[c, h, w]`, conditioned on time and on attributes, a text or nothing."""
+    """DiT over whitened latents `[c, h, w]`, conditioned on time and on attributes, a text or nothing.
+
+    It guesses the latents themselves, and the velocity follows (Li and He 2025, "Back to basics"): a patch has more
+    numbers than a token has channels, which people fit through and noise does not. `mean_map` is what all people have
+    in common at each place; everything else is a difference from it.
+    """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -80,6 +86,7 @@ class Model(nn.Module):
         self.norm = nn.RMSNorm(width, elementwise_affine=False)
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.head = zeroed(nn.Linear(width, channels))
+        self.mean_map = nn.Parameter(torch.zeros(config.latent))
 
     def forward(self, noisy: Tensor, time: Tensor, *condition: Tensor) -> dict[str, Tensor]:
         """The velocity that carries noise to people.
@@ -94,7 +101,8 @@ class Model(nn.Module):
             `velocity` `[b, c, h, w]`, float32.
         """
         patch, (_, height, width) = self.config.patch, self.config.latent
-        x = self.embed(F.pixel_unshuffle(noisy, patch).flatten(2).transpose(1, 2))
+        t = time[:, None, None, None]
+        x = self.embed(F.pixel_unshuffle(noisy - t * self.mean_map, patch).flatten(2).transpose(1, 2))
         x = x + self.position(grid(height // patch, width // patch, noisy.device))
         vector, tokens = self._condition(condition)
         vector = vector + self.time(fourier(time[:, None], TIME_OCTAVES, 1.0))
@@ -105,7 +113,8 @@ class Model(nn.Module):
                 x = block(x, vector, tokens)
         shift, scale = self.modulation(F.silu(vector))[:, None].chunk(2, dim=-1)
         maps = self.head(self.norm(x) * (1 + scale) + shift).transpose(1, 2).unflatten(2, (height // patch, -1))
-        return {"velocity": F.pixel_shuffle(maps, patch).float()}
+        guess = self.mean_map + F.pixel_shuffle(maps, patch)
+        return {"velocity": (guess.float() - noisy) / (1 - t).clamp(min=NEAR)}
 
     def _condition(self, condition: tuple[Tensor, ...]) -> tuple[Tensor | float, Tensor | None]:
         kind = self.config.condition

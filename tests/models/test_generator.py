@@ -53,9 +53,13 @@ def test_a_velocity_has_the_shape_of_the_latents(condition: str, patch: int) -> 
     assert velocity.dtype == torch.float32
 
 
-def test_it_starts_with_no_opinion() -> None:
-    velocity = tiny(awake=False)(noise_like((4, 6, 8), [1]), torch.tensor([0.3]), torch.ones(1, 4))["velocity"]
-    assert velocity.count_nonzero() == 0
+def test_it_starts_with_what_all_people_have_in_common() -> None:
+    model, noise = tiny(awake=False), noise_like((4, 6, 8), [1, 2])
+    model.mean_map.data.fill_(3.0)
+    velocity = model(noise, torch.tensor([0.3, 0.0]), torch.ones(2, 4))["velocity"]
+    torch.testing.assert_close(velocity[0] * 0.7 + noise[0], torch.full((4, 6, 8), 3.0))
+    found = sample(model, noise, (torch.ones(2, 4),), steps=7)
+    torch.testing.assert_close(found, torch.full((2, 4, 6, 8), 3.0), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("condition", list(CONDITIONS))
@@ -139,7 +143,7 @@ def test_euler_follows_the_exact_flow_to_its_end() -> None:
 
 
 def test_heun_errs_less_than_euler() -> None:
-    """dx/dt = x from 1: e at the end."""
+    """dx/dt = x from 1: e at the end. Heun's last step is Euler's, which costs half its square."""
 
     def grows(x: Tensor, times: Tensor) -> dict[str, Tensor]:
         return {"velocity": x}
@@ -149,7 +153,7 @@ def test_heun_errs_less_than_euler() -> None:
         for method in ("euler", "heun")
         for steps in (10, 20)
     }
-    assert errors["heun", 10] < errors["euler", 10] / 10
+    assert errors["heun", 10] < errors["euler", 10] / 5
     assert errors["euler", 10] / errors["euler", 20] == pytest.approx(2, rel=0.1)
     assert errors["heun", 10] / errors["heun", 20] == pytest.approx(4, rel=0.1)
 

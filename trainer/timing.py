@@ -57,21 +57,36 @@ CPU_ATTENTION: Any = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 class CountedForward:
-    """Counts the floating-point operations of the first forward and then steps aside."""
+    """Counts the floating-point operations of a forward, once for every shape of its inputs.
+
+    Attributes:
+        flops: of the latest forward; none before the first.
+    """
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
         self.flops: int | None = None
+        self._counted: dict[tuple[Any, ...], int] = {}
+        self._sum = self._calls = 0
 
     def __call__(self, *args: torch.Tensor) -> Mapping[str, torch.Tensor]:
         """Forward."""
-        if self.flops is not None:
-            return self._forward(*args)
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        shapes = tuple(getattr(arg, "shape", None) for arg in args)
+        if shapes in self._counted:
             outputs = self._forward(*args)
-        self.flops = counter.get_total_flops()
+        else:
+            with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+                outputs = self._forward(*args)
+            self._counted[shapes] = counter.get_total_flops()
+        self.flops = self._counted[shapes]
+        self._sum, self._calls = self._sum + self.flops, self._calls + 1
         return outputs
 
     def training_flops(self) -> int:
-        """Forward and backward of the first batch: three times the forward (Kaplan et al. 2020), render excluded."""
-        return 3 * (self.flops or 0)
+        """Of the mean batch since this was last asked: three times the forward (Kaplan et al. 2020), render excluded.
+
+        A mean, since batches differ where their number of views is drawn.
+        """
+        mean = self._sum / max(1, self._calls)
+        self._sum = self._calls = 0
+        return round(3 * mean)

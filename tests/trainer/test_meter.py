@@ -45,10 +45,11 @@ def test_a_stopwatch_adds_up_by_name_and_starts_afresh() -> None:
     assert clock.read() == {}
 
 
-def test_flops_of_the_first_forward_are_counted_once() -> None:
+def test_flops_are_counted_once_for_every_shape_and_averaged() -> None:
     layer = nn.Linear(8, 4)
     counted = CountedForward(lambda x: {"y": layer(x)})  # type: ignore[arg-type,misc]
-    for _ in range(2):
-        assert counted(torch.ones(5, 8))["y"].shape == (5, 4)
-    assert counted.flops == 2 * 5 * 8 * 4
-    assert counted.training_flops() == 3 * counted.flops
+    for rows in (5, 5, 2, 5, 2, 2):
+        assert counted(torch.ones(rows, 8))["y"].shape == (rows, 4)
+        assert counted.flops == 2 * rows * 8 * 4
+    assert counted.training_flops() == 3 * 2 * (21 / 6) * 8 * 4
+    assert counted.training_flops() == 0, "a new window"

@@ -33,7 +33,6 @@ class Terms:
         monkeypatch.setattr(Run, "guard", noting)
 
 
-@pytest.mark.slow
 def test_stage_one_then_stage_two(
     tiny: MakeConfig, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,9 +61,10 @@ def test_ranks_agree_on_the_number_of_views_and_a_restart_draws_it_again(people:
     data = tiny("data.source_views=[1, 8]", "data.target_views=4").data
 
     def drawn(start: int = 0, rank: int = 0, world_size: int = 1) -> list[int]:
-        place = {"seed": 0, "rank": rank, "world_size": world_size, "start": start}
-        with Dataset.open(str(people / "train")) as dataset, CaptureStream(dataset, data, **place) as stream:
-            return [next(stream).sources for _ in range(12 - start // data.batch_size)]
+        with Dataset.open(str(people / "train")) as dataset:
+            stream = CaptureStream(dataset, data, seed=0, rank=rank, world_size=world_size, start=start)
+            with stream:
+                return [next(stream).sources for _ in range(12 - start // data.batch_size)]
 
     alone = drawn()
     assert len(set(alone)) > 3

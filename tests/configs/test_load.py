@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import UserError, dump_config, flatten, load_config, parse_config, presets
@@ -154,6 +154,7 @@ def test_a_missing_preset_or_file_is_named(name: str) -> None:
         load_config(name)
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda s: st.lists(s) | st.dictionaries(st.text(), s)))
 def test_no_input_makes_a_traceback(tree: object) -> None:
     base = yaml.safe_load(dump_config(load_config("headsup-nano")))

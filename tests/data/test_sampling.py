@@ -69,6 +69,20 @@ def test_the_number_of_sources_belongs_to_the_global_batch(people):
     assert set.union(*counts) == {1, 2, 3, 4}
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 3), st.integers(0, 2**31), st.integers(1, 8))
+def test_every_number_of_sources_is_drawn_about_equally_often(people, fewest, more, seed, batch):
+    most = min(4, fewest + more)
+    sampler = sampler_of(people, seed=seed, source_views=(fewest, most), batch_size=batch)
+    again = sampler_of(people, seed=seed, source_views=(fewest, most), batch_size=batch, target_views=1)
+    drawn = [sampler.source_views(start * batch) for start in range(1000)]
+    assert drawn == [again.source_views(start * batch) for start in range(1000)], "seed and position decide alone"
+    counts = np.bincount(drawn, minlength=most + 1)
+    share = 1000 / (most - fewest + 1)
+    assert counts[:fewest].sum() == 0
+    assert np.abs(counts[fewest:] - share).max() < 6 * np.sqrt(share), counts
+
+
 def test_the_same_capture_is_seen_with_other_views_in_the_next_epoch(people):
     draws: dict[int, set] = {}
     for sample in sampler_of(people, source_views=3, target_views=3).samples(0, 0, 150):

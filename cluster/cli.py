@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from cluster.commands import config, data, demo, doctor, sample, train, use
+from cluster.commands import animate, config, data, demo, doctor, latents, sample, train, use
 from configs import UserError
 
 app = typer.Typer(
@@ -28,6 +28,8 @@ app.command("resume")(train.resume)
 app.command("demo")(demo.demo)
 app.command("reconstruct")(use.reconstruct)
 app.command("evaluate")(use.evaluate)
+app.command("latents")(latents.latents)
+app.command("animate")(animate.animate)
 app.command("sample")(sample.sample)
 app.command("vocabulary")(sample.vocabulary)
 app.add_typer(data.app, name="data")

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from cluster.commands import animate, config, data, demo, doctor, latents, sample, train, use
+from cluster.commands import animate, config, data, demo, doctor, latents, model, sample, train, use
 from configs import UserError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ app.command("sample")(sample.sample)
 app.command("vocabulary")(sample.vocabulary)
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.add_typer(model.app, name="model")
 app.command("doctor")(doctor.doctor)
 
 

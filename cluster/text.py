@@ -20,3 +20,12 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     raise AssertionError("not reached")
+
+
+def count(number: float) -> str:
+    """`512`, `1.5 K`, `58.9 M`, `8.02 G`, `5.34 T`: three digits, powers of 1000."""
+    for unit in ("", "K", "M", "G", "T", "P"):
+        if abs(number) < 999.5 or unit == "P":
+            return f"{number:.3g} {unit}" if unit else f"{number:.0f}"
+        number /= 1000
+    raise AssertionError("not reached")

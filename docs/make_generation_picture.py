@@ -1,7 +1,8 @@
-"""Makes the pictures and figures of docs/generation.md: `python docs/make_generation_picture.py CHECKPOINT`.
+"""Makes the pictures and figures of docs/generation.md: `python docs/make_generation_picture.py CHECKPOINT HELD_OUT`.
 
-A contact sheet of people made by several prompts, the histogram of how new people are, and two checks that prompts are
-followed: a linear probe of the latents, and the colour of rendered faces. A few minutes on one core.
+CHECKPOINT is a generator's, HELD_OUT latents of people whom it has not learned. Draws a sheet of people made by several
+prompts, the histogram of how new people are, and those nearest to somebody learned; prints two checks that prompts
+are followed: a linear probe of the latents, and the lightness of rendered faces. A few minutes on one core.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ PROMPTS = (
     "beanie, olive skin, stubble",
     "bob, black hair, striped turtleneck",
 )
-SIDE, SHOWN, NEW, EACH = 112, 6, 64, 4
+SIDE, SHOWN, NEW, EACH = 112, 6, 64, 6
 PROBED = ("skin", "hair", "hair_colour", "hat", "beard", "clothes")
 RIDGE = 0.3  # of the mean eigenvalue of the latents' Gram matrix
 FACE = (slice(33, 43), slice(24, 40))  # rows and columns of a portrait that show cheeks and nose
 IMAGES = Path(__file__).parent / "images"
 
 
-def main(checkpoint: str) -> None:
+def main(checkpoint: str, held_out: str) -> None:
     """Draw and print."""
     with People(checkpoint) as people, torch.no_grad():
         contact_sheet(people).save(IMAGES / "generation_people.jpg", quality=88)
@@ -49,7 +50,7 @@ def main(checkpoint: str) -> None:
         shown = torch.cat([views(people, made[i : i + 1]) for i in nearest_first.tolist()])
         sample_sheet(shown, novelty.faces[nearest_first]).save(IMAGES / "generation_nearest.jpg", quality=88)
         print(json.dumps({"latents": novelty.latents.summary(), "portraits": novelty.portraits.summary()}, indent=1))
-        follows(people)
+        follows(people, held_out)
 
 
 def views(people: People, latents: Tensor) -> Tensor:
@@ -71,19 +72,15 @@ def contact_sheet(people: People) -> Image.Image:
     return sheet
 
 
-def follows(people: People) -> None:
+def follows(people: People, held_out: str) -> None:
     """Print how often a probe reads what was asked for, and how light skin is that was asked to be light or dark."""
     known = people.describer.vocabulary
     names = neutral_names(people.learned)
     real, attributes = whitened(people.learned, names), described(people.learned, names)
     asked, made = ask(people, known)
-    test = people.config.data.test
-    with LatentSet.open(test or people.learned.url) as held_out:
-        unseen_names = neutral_names(held_out)
-        unseen, unseen_attributes = (
-            people.learned.whiten(held_out.latents(unseen_names)),
-            described(held_out, unseen_names),
-        )
+    with LatentSet.open(held_out) as others:
+        strangers = neutral_names(others)
+        unseen, unseen_attributes = people.learned.whiten(others.latents(strangers)), described(others, strangers)
     print("| attribute | words | chance | probe on people held out | probe on made people |\n|---|---|---|---|---|")
     for name in PROBED:
         values = known.attributes[name].values
@@ -138,4 +135,4 @@ def people_lightness(people: People, latents: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

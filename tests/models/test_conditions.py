@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import UserError, load_config
@@ -80,6 +80,7 @@ def test_numbers_are_given_by_name() -> None:
     assert features.count_nonzero() == 2
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_every_synthetic_person_can_be_encoded(number: int) -> None:
     attributes = draw_subject(0, number).attributes
@@ -89,6 +90,7 @@ def test_every_synthetic_person_can_be_encoded(number: int) -> None:
         assert KNOWN.attributes[name].values[int(features[block].argmax())] == attributes[name]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(list(KNOWN.attributes)), st.integers(0, 100)))
 def test_saying_it_in_assignments_is_saying_it(wanted: dict[str, int]) -> None:
     values = {name: KNOWN.attributes[name].values for name in wanted}

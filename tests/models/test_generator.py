@@ -105,6 +105,7 @@ def test_tokens_know_where_they_are() -> None:
     assert torch.cdist(places, places).fill_diagonal_(1).min() > 0.05
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.integers(0, 99))
 def test_the_path_is_straight(time: float, seed: int) -> None:
     noise, latents = noise_like((2, 3, 3), [seed]), noise_like((2, 3, 3), [seed + 1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from data.mesh import vertex_normals
@@ -20,19 +20,26 @@ from data.synth.studio import irradiance
 from data.synth.subject import draw_subject
 from data.synth.texture import albedo
 from data.views import Cameras
-from models.critics.sets import mixed_gaussians, motions, perturbed_gaussians, render_each
+from models.critics.sets import mixed_gaussians, motions, perturbed_gaussians, render_each, swapped_views
 from models.gaussians import Gaussians
+from models.render import render
 
 VIEWS = 4
 KINDS = ("mixed", "bent", "turned")
+WAVELENGTH = 0.15
+"""Metres over which a head bends."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """Root mean square of what makes a head inconsistent."""
+    """Root mean square of what makes a head inconsistent: degrees that it turns, metres that it bends."""
 
-    degrees: float = 15.0
-    metres: float = 0.01
+    degrees: float = 30.0
+    metres: float = 0.015
+
+    def times(self, factor: float) -> Strength:
+        """More of it, or less."""
+        return Strength(self.degrees * factor, self.metres * factor)
 
 
 def head(number: int, stride: int = 3) -> Gaussians:
@@ -47,7 +54,7 @@ def head(number: int, stride: int = 3) -> Gaussians:
     colours = to_srgb((texture[row, column] * irradiance(normals, np.ones(len(vertices)))).astype(np.float32))
     picked = np.unique(grid.index[::stride, : COLUMNS + 1 : stride])
     n = len(picked)
-    spacing = cKDTree(vertices[picked]).query(vertices[picked], k=5)[0][:, 1:].mean(1)
+    spacing = KDTree(vertices[picked]).query(vertices[picked], k=5)[0][:, 1:].mean(1)
     return Gaussians(
         means=torch.from_numpy(vertices[picked])[None],
         quats=torch.tensor([1.0, 0, 0, 0]).expand(1, n, 4),
@@ -81,22 +88,69 @@ def cameras(sets: int, size: int, generator: torch.Generator) -> Cameras:
 def draw(
     heads: Gaussians, kind: str, strength: Strength, generator: torch.Generator, size: int = 64
 ) -> tuple[Tensor, Cameras]:
-    """Sets `[n, VIEWS]` of `[n]` heads with the cameras that the critic is told.
+    """Sets of one kind, to test on: negatives differ in every view.
 
     Args:
+        heads: `[n]`.
         kind: "one" for positives, or one of KINDS.
         strength: how far heads are bent and turned, in positives once for all views.
         generator: draws cameras, shapes and poses, the cameras first.
         size: of the images, pixels.
+
+    Returns:
+        images `[n, VIEWS, 3, size, size]`, and the cameras that the critic is told.
     """
     told = cameras(len(heads.means), size, generator)
     views = mixed_gaussians(heads, VIEWS) if kind == "mixed" else heads.map(lambda t: t.repeat_interleave(VIEWS, 0))
     each = 1 if kind == "bent" else VIEWS
-    bends = perturbed_gaussians(views[::each], 1, generator, strength.metres).means - views[::each].means
-    views = replace(views, means=views.means + bends.repeat_interleave(each, 0))
-    shape = (len(heads.means), VIEWS if kind == "turned" else 1)
-    poses = told.world_to_camera @ motions(shape, generator, strength.degrees, 0.0, told.world_to_camera)
-    return render_each(views, replace(told, world_to_camera=poses), torch.full((3,), 0.5)).images, told
+    bends = bend(views[::each], strength, generator).repeat_interleave(each, 0)
+    poses = turned(told, VIEWS if kind == "turned" else 1, strength, generator)
+    return render_each(replace(views, means=views.means + bends), poses, torch.full((3,), 0.5)).images, told
+
+
+@torch.no_grad()
+def pairs(
+    heads: Gaussians, kind: str, strength: Strength, generator: torch.Generator, size: int = 64
+) -> tuple[Tensor, Tensor, Cameras]:
+    """Sets of one kind, to train on: two consistent ones of a head, or of two, and the same with views swapped.
+
+    Args:
+        heads: `[n]`, two or more for "mixed".
+        kind: one of KINDS.
+        strength, generator, size: as for `draw`.
+
+    Returns:
+        positives and negatives `[2 n, VIEWS, 3, size, size]` and the cameras of either.
+    """
+    told = cameras(len(heads.means), size, generator)
+    bends, poses = bend(heads, strength, generator), turned(told, 1, strength, generator)
+    assert kind != "mixed" or len(heads.means) > 1, "a head cannot be mixed with itself"
+    others = heads.map(lambda tensor: tensor.roll(1, 0)) if kind == "mixed" else heads
+    other_bends = bend(heads, strength, generator) if kind == "bent" else bends
+    other_poses = turned(told, 1, strength, generator) if kind == "turned" else poses
+    first, second = (
+        render(replace(person, means=person.means + offsets), seen, background=torch.full((3,), 0.5)).images
+        for person, offsets, seen in ((heads, bends, poses), (others, other_bends, other_poses))
+    )
+    negatives = swapped_views(first, second, generator)
+    return torch.cat([first, second]), torch.cat(negatives), joined([told, told])
+
+
+def bend(heads: Gaussians, strength: Strength, generator: torch.Generator) -> Tensor:
+    """Offsets of the means of `[n]` heads, another bend for each."""
+    return perturbed_gaussians(heads, 1, generator, strength.metres, WAVELENGTH).means - heads.means
+
+
+def turned(told: Cameras, views: int, strength: Strength, generator: torch.Generator) -> Cameras:
+    """Cameras that see the heads turned: once for a set with `views` 1, else in every view."""
+    moves = motions((told.shape[0], views), generator, strength.degrees, 0.0, told.world_to_camera)
+    return replace(told, world_to_camera=told.world_to_camera @ moves)
+
+
+def joined(parts: list[Cameras]) -> Cameras:
+    """Cameras of all sets."""
+    poses, K = (torch.cat([getattr(part, name) for part in parts]) for name in ("world_to_camera", "K"))
+    return replace(parts[0], world_to_camera=poses, K=K)
 
 
 def some(heads: Gaussians, count: int, generator: torch.Generator) -> Gaussians:

@@ -20,8 +20,8 @@ SIZE, SUBJECTS, LABEL = 128, (0, 5), 18
 ROWS = {
     "one": "positive: one head",
     "mixed": "negative: mixed heads at the same poses",
-    "bent": "hard negative: one head, another shape in every view (1 cm)",
-    "turned": "hard negative: one head, turned between the views (15 degrees)",
+    "bent": "hard negative: one head, another shape in every view (1.5 cm)",
+    "turned": "hard negative: one head, turned between the views (30 degrees)",
 }
 
 

@@ -82,10 +82,9 @@ def perturbed_cameras(cameras: Cameras, generator: torch.Generator, degrees: flo
         generator: draws a motion for each camera.
         degrees, metres: how far, as in `motions`; the origin that heads turn about lies between the ears.
     """
-    matrices = cameras.world_to_camera
-    return replace(
-        cameras, world_to_camera=matrices @ motions(tuple(cameras.shape), generator, degrees, metres, matrices)
-    )
+    matrices = cameras.world_to_camera.double()  # which no autocast touches
+    moved = matrices @ motions(tuple(cameras.shape), generator, degrees, metres, matrices)
+    return replace(cameras, world_to_camera=moved.to(cameras.world_to_camera))
 
 
 def motions(shape: tuple[int, ...], generator: torch.Generator, degrees: float, metres: float, like: Tensor) -> Tensor:

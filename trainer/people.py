@@ -88,6 +88,12 @@ class People:
         usual = objective.guidance if isinstance(objective, GenerationConfig) else 1.0
         return usual if wish.guidance is None else wish.guidance
 
+    @property
+    def shift(self) -> float:
+        """Of the sampler's steps, as the checkpoint was trained."""
+        objective = self.config.objective
+        return objective.shift if isinstance(objective, GenerationConfig) else 1.0
+
     def make(self, wish: Wish, progress: Callable[[int, int], None] = lambda done, total: None) -> Tensor:
         """Whitened latents `[count, c, h, w]`: a function of the weights, the prompt and the seed.
 
@@ -104,6 +110,7 @@ class People:
                     steps=wish.steps,
                     guidance=self.guidance(wish),
                     method=wish.method,
+                    shift=self.shift,
                 )
             )
             progress(first + len(seeds), wish.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -22,7 +23,9 @@ class GenerationConfig(ObjectiveConfig):
     times: Literal["logit_normal", "uniform"] = Field(
         default="logit_normal", description="how the time of a training sample is drawn (Esser et al. 2024)"
     )
-    time_mean: float = Field(default=0.0, description="of the logit; above 0 favours little noise")
+    time_mean: float = Field(
+        default=0.0, description="of the logit; below 0 favours noise, and the sampler's steps move with it"
+    )
     time_std: float = Field(default=1.0, gt=0)
     condition_dropout: Share = Field(
         default=0.1, description="share of samples that learn without any condition, for classifier-free guidance"
@@ -33,3 +36,8 @@ class GenerationConfig(ObjectiveConfig):
     evaluation_samples: int = Field(default=16, gt=0, description="people made at each evaluation")
     evaluation_steps: int = Field(default=20, gt=0, description="steps of the sampler at evaluation")
     guidance: float = Field(default=2.0, ge=0, description="at evaluation, and what `headway sample` takes by itself")
+
+    @property
+    def shift(self) -> float:
+        """Of the sampler's steps (`models.generator.flow.step_times`), so that they go where it was learned."""
+        return math.exp(-self.time_mean) if self.times == "logit_normal" else 1.0

@@ -13,7 +13,7 @@ from torch import Tensor
 from configs import UserError, load_config
 from configs.systems.generator import GeneratorConfig
 from models.generator import Model
-from models.generator.flow import between, noise_like, sample
+from models.generator.flow import between, noise_like, sample, step_times
 from models.generator.model import grid
 from models.system import build
 
@@ -157,6 +157,15 @@ def test_heun_errs_less_than_euler() -> None:
     assert errors["heun", 10] < errors["euler", 10] / 5
     assert errors["euler", 10] / errors["euler", 20] == pytest.approx(2, rel=0.1)
     assert errors["heun", 10] / errors["heun", 20] == pytest.approx(4, rel=0.1)
+
+
+@given(st.integers(1, 50), st.floats(0.1, 30))
+def test_steps_go_from_noise_to_people_and_shift_towards_the_noise(steps: int, shift: float) -> None:
+    times, even = step_times(steps, shift), step_times(steps)
+    assert (times[0], times[-1], len(times)) == (0, 1, steps + 1)
+    assert times == sorted(times)
+    assert all((time - flat) * (shift - 1) <= 1e-9 for time, flat in zip(times, even, strict=True))
+    assert step_times(2, shift)[1] == pytest.approx(1 / (1 + shift))
 
 
 @pytest.mark.parametrize(("guidance", "expected"), [(0.0, 2.0), (1.0, 3.0), (2.0, 4.0)])

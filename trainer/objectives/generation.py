@@ -102,8 +102,8 @@ class Objective(Base):
 
     def _sample(self, forward: Forward, name: str, condition: Condition) -> Tensor:
         noise = noise_like(self.shape, [digest("sample", name)]).to(self.device)
-        settings = self.config
-        return sample(forward, noise, condition, steps=settings.evaluation_steps, guidance=settings.guidance)
+        steps, guidance, shift = self.config.evaluation_steps, self.config.guidance, self.config.shift
+        return sample(forward, noise, condition, steps=steps, guidance=guidance, shift=shift)
 
 
 def draw_times(config: GenerationConfig, seeds: list[int]) -> Tensor:

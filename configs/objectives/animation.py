@@ -26,4 +26,7 @@ class AnimationConfig(ObjectiveConfig):
     objective: Literal["animation"] = "animation"
     l1: float = Field(default=1.0, ge=0, description="on whitened latents")
     cosine: float = Field(default=0.1, ge=0, description="on 1 - cosine of the channels, place by place")
+    unexplained: float = Field(
+        default=1.0, ge=0, description="on the squared error over that of copying the neutral latent"
+    )
     render: RenderLossConfig = RenderLossConfig()

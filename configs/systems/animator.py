@@ -34,6 +34,9 @@ class AnimatorConfig(SystemConfig):
     blocks: Positive = Field(default=8, description="transformer blocks; derived from capacity")
     heads: Positive = Field(default=8, description="attention heads; derived from capacity")
     expression_tokens: Positive = Field(default=8, description="tokens that the coefficients become")
+    change_scale: float = Field(
+        default=0.1, gt=0, description="of the last layer: faces move whitened latents by hundredths"
+    )
     template: TemplateConfig = TemplateConfig()
 
     @model_validator(mode="before")

@@ -65,7 +65,7 @@ class Model(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, expression)
         change = self.change(self.norm(tokens)).transpose(1, 2).unflatten(2, embedded.shape[-2:])
-        return neutral + F.pixel_shuffle(change, self.config.patch)
+        return neutral + self.config.change_scale * F.pixel_shuffle(change, self.config.patch)
 
     def adopt(self, mean: Tensor, std: Tensor) -> None:
         """Remember what whitened the latents, in float32 whatever the weights' precision."""

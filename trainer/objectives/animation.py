@@ -22,10 +22,11 @@ from trainer.objectives.base import Clock, Forward, Losses
 from trainer.viewing import frontal_cameras
 
 TURN = math.radians(40)  # to either side, for the render loss
+LEAST_CHANGE = 1e-3  # of whitened latents, squared: a batch of neutral faces alone divides by no less
 
 
 class Objective(base.Objective):
-    """L1 and cosine on whitened latents, and optionally L1 on what they look like (HeadsUp, page 14; weights ours)."""
+    """Supervised losses on whitened latents (HeadsUp, page 14; which ones is ours), optionally on their renderings."""
 
     def __init__(self, config: AnimationConfig, system: Model, device: torch.device) -> None:
         if not isinstance(system, Model):
@@ -48,8 +49,10 @@ class Objective(base.Objective):
         terms = {
             "l1": (predicted - batch.latents).abs().mean(),
             "cosine": 1 - F.cosine_similarity(predicted, batch.latents, dim=1).mean(),
+            "unexplained": _unexplained(predicted, batch),
         }
-        weights = {"l1": self.config.l1, "cosine": self.config.cosine, "render": self.config.render.weight}
+        config = self.config
+        weights = {name: getattr(config, name) for name in terms} | {"render": config.render.weight}
         if self._base is not None and self.config.render.weight:
             with clock("render"):
                 terms["render"] = self._render_loss(self._base, batch, predicted, step)
@@ -93,3 +96,9 @@ class Objective(base.Objective):
             wanted = composite(Prediction(true, None, {}), cameras).images
         heads = prediction_of(frozen.system.decode(batch.unwhiten(predicted))).foreground
         return (composite(Prediction(heads, None, {}), cameras).images - wanted).abs().mean()
+
+
+def _unexplained(predicted: Tensor, batch: LatentBatch) -> Tensor:
+    """Squared error over what copying the neutral latent gives: 1 is a copy, 0 is perfect."""
+    change = (batch.neutral - batch.latents).square().mean()
+    return (predicted - batch.latents).square().mean() / change.clamp(min=LEAST_CHANGE)

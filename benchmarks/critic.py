@@ -1,6 +1,6 @@
 """Does the set critic tell consistent views from inconsistent ones, on heads that it has never seen?
 
-    python benchmarks/critic.py [--json] [--seeds 3] [--steps 1500]
+    python benchmarks/critic.py [--json] [--seeds 3] [--steps 2000]
 
 Synthetic people as Gaussians, drawn at 64 x 64 from four random cameras. Positives show one head. Negatives show mixed
 heads at the same poses, or the same head with another shape ("bent") or another pose ("turned") in every view. Each
@@ -31,9 +31,7 @@ BOOST = 0.5
 """How much further heads bend and turn at the start of training; gone after 60 % of it."""
 FACTORS = (0.5, 1.0, 1.5)
 """Strengths to test at, times the one to train with."""
-CRITIC = SetCriticConfig(
-    patch=16, stem_channels=(16, 32, 64, 96), width=96, blocks=3, heads=3, se3_channels=16, translation_init=1.0
-)
+CRITIC = SetCriticConfig(patch=16, stem_channels=(16, 32, 64, 96), width=96, blocks=3, heads=3, se3_channels=16)
 
 
 def main() -> None:
@@ -41,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1500, help="of training for each seed")
+    parser.add_argument("--steps", type=int, default=2000, help="of training for each seed")
     parser.add_argument("--heads", type=int, default=128, help="to train on; 32 others are held out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--degrees", type=float, default=Strength.degrees, help="how far heads turn between views")
@@ -76,7 +74,7 @@ def train(heads: Gaussians, strength: Strength, seed: int, steps: int, rate: flo
     optimizer = torch.optim.AdamW(critic.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+            group["lr"] = rate * min(1.0, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         now = strength.times(1 + BOOST * max(0.0, 1 - step / (0.6 * steps)))
         drawn = [
             pairs(some(heads, count, generator), kind, now, generator) for kind, count in zip(KINDS, PAIRS, strict=True)

@@ -1,6 +1,6 @@
 """One training step of `headsup-base` at the paper's size on whatever machine this is: does it run, in how much memory?
 
-    python benchmarks/base_step.py [--json] [--steps 2] [--lpips random] [KEY=VALUE ...]
+    python benchmarks/base_step.py [--json] [--steps 1] [--lpips random] [KEY=VALUE ...]
 
 Ten source views of a synthetic capture at 500x375, batch 1, the preset's objective and Adam through the engine. LPIPS
 is off unless asked for, since its weights would be downloaded; `random` costs what it costs with other numbers.
@@ -34,7 +34,7 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
-    parser.add_argument("--steps", type=int, default=2, help="training steps")
+    parser.add_argument("--steps", type=int, default=1, help="training steps")
     parser.add_argument("--lpips", choices=("off", "random"), default="off", help="random: another network's cost")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("overrides", nargs="*", help="key=value settings")
@@ -87,6 +87,7 @@ def picture(data: bytes | None) -> Tensor:
 def measure(config: Config, batch: Batch, steps: int) -> dict[str, float]:
     """Seconds by section of the last step, and the peak."""
     before = peak()
+    print(f"the capture is ready, peak {before:.2f} GiB", flush=True)
     torch.manual_seed(config.run.seed)
     system = build(config.model)
     engine = Engine(system, config)
@@ -94,11 +95,14 @@ def measure(config: Config, batch: Batch, steps: int) -> dict[str, float]:
     built, forward, clock = peak(), CountedForward(engine), Stopwatch(engine.device)
     seconds: dict[str, float] = {}
     losses: list[float] = []
+    processor = time.process_time()
     for step in range(steps):
         began = time.perf_counter()
         loss = objective(forward, batch, step, clock)
+        print(f"forward done after {time.perf_counter() - began:.1f} s, peak {peak():.2f} GiB", flush=True)
         with clock("backward"):
             engine.backward(loss.total)
+        print(f"backward done after {time.perf_counter() - began:.1f} s, peak {peak():.2f} GiB", flush=True)
         with clock("optimizer"):
             engine.step()
         losses.append(loss.total.item())
@@ -114,6 +118,7 @@ def measure(config: Config, batch: Batch, steps: int) -> dict[str, float]:
         "loss_first": losses[0],
         "loss_last": losses[-1],
         **seconds,
+        "processor_seconds_per_step": (time.process_time() - processor) / steps,
         "gib_before": before,
         "gib_built": built,
         "gib_peak": peak(),

@@ -31,6 +31,9 @@ def coordinates(config: Config, batch: Batch, parts: dict[str, str], steps: int)
     Returns:
         for every step from 0 to `steps`, before it is taken: mean |output| of every part, `loss`, and as
         `change.<part>` mean |output - its output at step 0|.
+
+    Raises:
+        ValueError: a part is not called in the forward pass.
     """
     torch.manual_seed(config.run.seed)
     system = build(config.model)
@@ -42,6 +45,10 @@ def coordinates(config: Config, batch: Batch, parts: dict[str, str], steps: int)
     for step in range(steps + 1):
         with _outputs(system, parts) as outputs:
             losses = objective(system, batch, step, lambda _: nullcontext())
+        if len(outputs) < len(parts):
+            raise ValueError(
+                f"not called in the forward pass: {', '.join(parts[name] for name in parts if name not in outputs)}"
+            )
         first = first or outputs
         means = {name: output.abs().mean().item() for name, output in outputs.items()}
         changes = {f"change.{name}": (output - first[name]).abs().mean().item() for name, output in outputs.items()}

@@ -66,7 +66,7 @@ def test_few_groups_whatever_the_size() -> None:
     assert len(parameter_groups(system, settings())) <= 6
 
 
-PARTS = {"tokens": "encoder.levels.1", "decoder": "decoder.levels.2", "maps": "decoder.head"}
+PARTS = {"tokens": "encoder.levels.1.0", "decoder": "decoder.levels.2", "maps": "decoder.head"}
 
 
 def tiny(capacity: int, base: str, blocks: int) -> Config:
@@ -115,3 +115,8 @@ def test_the_coordinate_check_along_the_depth() -> None:
     with_rule, without = (growth((1, 2), (1, 8), base) for base in ("1", "null"))
     assert all(1 / 1.6 < ratio < 1.6 for ratio in with_rule.values()), with_rule
     assert without["latents"] > 2, without
+
+
+def test_a_part_that_never_speaks_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"not called in the forward pass: encoder\.levels\.1"):
+        coordinates(tiny(1, "null", 1), batch(), {"tokens": "encoder.levels.1"}, steps=0)

@@ -53,6 +53,7 @@ def test_an_untrained_animator_loses_what_copying_loses(parts) -> None:
     losses = build_objective(config.objective, model, torch.device("cpu"))(model, first_batch(config), 0, clock)
     assert losses.rendered is None
     assert losses.terms["l1"] == losses.terms["copy_l1"]
+    assert 0 < float(losses.terms["unexplained"]) < 1 + 1e-5
     assert losses.total > 0
     assert torch.equal(model.mean, first_batch(config).mean)
 
@@ -89,7 +90,7 @@ def test_a_perfect_animator_measures_as_the_truth(parts) -> None:
 
 def test_the_render_loss_reaches_the_animator(parts, animated: Animated) -> None:  # noqa: F811
     config, model = parts
-    settings = {"render": {"weight": 1.0, "size": 32}, "l1": 0.0, "cosine": 0.0}
+    settings = {"render": {"weight": 1.0, "size": 32}, "l1": 0.0, "cosine": 0.0, "unexplained": 0.0}
     with pytest.raises(UserError, match=r"model\.base\.path"):
         build_objective(AnimationConfig.model_validate(settings), model, torch.device("cpu"))
     model.config = model.config.model_copy(

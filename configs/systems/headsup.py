@@ -71,7 +71,7 @@ class HeadsUpConfig(SystemConfig):
         default=False, description="compute the transformer blocks again in the backward pass instead of keeping them"
     )
     encoder_checkpointing: bool = Field(
-        default=False, description="the encoder's blocks too: a quarter more arithmetic for most of what memory is left"
+        default=False, description="the encoder's blocks too: a sixth more arithmetic for most of what memory is left"
     )
 
     @model_validator(mode="before")

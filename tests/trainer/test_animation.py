@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.trainer.animated import Animated, animated  # noqa: F401 - a fixture
 from trainer.animate import animate, open_animator
 from trainer.animation import HeldOut, evaluate_animation, expressions_of, face_boxes, masked_psnr
 from trainer.distributed import initialise
+from trainer.engine import Engine
 from trainer.loop import train
 from trainer.objectives import build_objective
 from trainer.viewing import frontal_cameras
@@ -115,6 +117,21 @@ def test_what_does_not_fit_is_named(parts, animated: Animated, tmp_path: Path) -
         objective.evaluate(wide, captures, config, initialise(1, 0))
     with pytest.raises(UserError, match="trains animators only"):
         build_objective(config.objective, torch.nn.Linear(1, 1), torch.device("cpu"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (3, "fp32"), (2, "bf16")])
+def test_any_sharding_and_precision_trains(animated: Animated, tmp_path: Path, stage: int, precision: str) -> None:  # noqa: F811
+    config = animated.config(tmp_path, f"engine.zero_stage={stage}", f"engine.precision={precision}")
+    torch.manual_seed(0)
+    model = build(config.model)
+    engine = Engine(model, config)
+    objective, batch = build_objective(config.objective, model, engine.device), first_batch(config)
+    for step in range(3):
+        losses = objective(engine, batch, step, clock)
+        engine.backward(losses.total)
+        assert math.isfinite(engine.step().gradient_norm)
+    assert losses.terms["l1"] != losses.terms["copy_l1"]
+    assert torch.equal(model.mean, batch.mean)
 
 
 @pytest.fixture(scope="module")

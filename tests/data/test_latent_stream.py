@@ -139,3 +139,16 @@ def test_a_closed_stream_is_at_its_end(latents: LatentSet) -> None:
     next(stream)
     stream.close()
     assert list(stream) == []
+
+
+def test_an_object_store_gives_the_same_as_a_folder(latents: LatentSet) -> None:
+    write_set("memory://latents-of-a-test", subjects=7)
+    with LatentSet.open("memory://latents-of-a-test") as remote:
+        assert remote.fingerprint == latents.fingerprint
+        with (
+            LatentStream(remote, settings_of(remote), **PLACE) as far,
+            LatentStream(latents, settings_of(latents), **PLACE) as near,
+        ):
+            for _ in range(4):
+                assert torch.equal(next(far).latents, next(near).latents)
+        assert remote.traffic.requests > 0

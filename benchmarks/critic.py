@@ -1,6 +1,6 @@
 """Does the set critic tell consistent views from inconsistent ones, on heads that it has never seen?
 
-    python benchmarks/critic.py [--json] [--seeds 3] [--steps 2000]
+    python benchmarks/critic.py [--json] [--seeds 3] [--steps 1500]
 
 Synthetic people as Gaussians, drawn at 64 x 64 from four random cameras. Positives show one head. Negatives show mixed
 heads at the same poses, or the same head with another shape ("bent") or another pose ("turned") in every view. Each
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=2000, help="of training for each seed")
+    parser.add_argument("--steps", type=int, default=1500, help="of training for each seed")
     parser.add_argument("--heads", type=int, default=128, help="to train on; 32 others are held out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--degrees", type=float, default=Strength.degrees, help="how far heads turn between views")

@@ -27,8 +27,8 @@ COLUMNS = (
     "neutral latent",
     "animated",
     "true latent",
-    "animated - neutral",
-    "true - neutral",
+    "8 x (animated - neutral)",
+    "8 x (true - neutral)",
 )
 
 

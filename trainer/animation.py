@@ -79,7 +79,7 @@ def evaluate_animation(
     Returns:
         means of `psnr`, `ssim`, `face_psnr` (in the box of what expressions move, where a camera sees it) against
         photos and `decoded_psnr` (against the true latent's rendering); the same with `copy_` for the neutral latent
-        unchanged and `true_` for the encoded one, which no animator can beat by much; `gain_` for how much the
+        unchanged and `true_` for the encoded one, which the animator learns to hit; `gain_` for how much the
         prediction is above the copy; `latent_l1` on whitened latents.
     """
     names = expressions_of(held_out.latents, config.evaluation.subjects)

@@ -240,7 +240,6 @@ class Config(Section):
         """Twelve hexadecimal digits that name what is trained; where it runs, is logged or how it reads is left out."""
         speed = {"store", "prefetch", "readers", "loaders", "cache_mb", "verify"}
         content = self.model_dump(mode="json", exclude={"cluster": True, "tracking": True, "data": speed})
-        content["run"] = {"seed": self.run.seed, "threads": self.run.threads}
-        if self.run.start_from:
-            content["run"]["start_from"] = self.run.start_from
+        start = {"start_from": self.run.start_from} if self.run.start_from else {}
+        content["run"] = {"seed": self.run.seed, "threads": self.run.threads, **start}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

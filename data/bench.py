@@ -13,8 +13,10 @@ from threading import Event
 import numpy as np
 import psutil
 
+from configs.errors import UserError
 from configs.schema import DataConfig
 from data.dataset import Dataset, decode_view, empty_pixels
+from data.latents import LatentStream
 from data.loader import ProcessStream, open_datasets, open_stream
 from data.sampling import Sample
 from data.store import Buffer, Traffic
@@ -112,9 +114,12 @@ def measure(
     if config.train.startswith("s3://"):
         importlib.import_module("obstore.store")  # imports are no part of the time to the first batch
     began = time.perf_counter()
-    datasets = open_datasets(config)
+    datasets = [dataset for dataset in open_datasets(config) if isinstance(dataset, Dataset)]
+    if not datasets:
+        raise UserError("holds latents, and this measures captures", where=config.train)
     try:
         with open_stream(datasets, config, seed=seed, rank=0, world_size=1) as stream:
+            assert not isinstance(stream, LatentStream)
             next(stream)
             first = time.perf_counter() - began
             encoded = _encoded(stream, datasets, config) if bare else []

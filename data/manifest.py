@@ -83,7 +83,7 @@ def commit(
         "fingerprint": fingerprint(shards),
         "licence": licence,
         "provenance": provenance or {},
-        "index": {name: _write_table(store, name, table) for name, table in files.items()},
+        "index": {name: write_table(store, name, table) for name, table in files.items()},
         "shards": [asdict(shard) for shard in shards],
     }
     store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode())
@@ -113,7 +113,7 @@ def _open_index(store: Store) -> tuple[Index, dict[str, Any]]:
         shards = tuple(
             Shard(safe(item["path"]), int(item["bytes"]), str(item["sha256"])) for item in manifest["shards"]
         )
-        tables = {name: _read_table(store, manifest["index"][name], schema) for name, schema in _TABLES.items()}
+        tables = {name: read_table(store, manifest["index"][name], schema) for name, schema in _TABLES.items()}
         if not isinstance(manifest["provenance"], dict) or not isinstance(manifest["licence"], str):
             raise TypeError("provenance is a mapping, licence a text")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -177,7 +177,7 @@ def _no_twins(captures: pa.Table) -> None:
         raise UserError("the capture was written twice", where=f"capture {counts[most]['values'].as_py()}")
 
 
-def _write_table(store: Store, name: str, table: pa.Table) -> dict[str, Any]:
+def write_table(store: Store, name: str, table: pa.Table) -> dict[str, Any]:
     """Store a table under the name of its content, so that an older manifest keeps its own until it is replaced."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", compression_level=6)
@@ -188,7 +188,12 @@ def _write_table(store: Store, name: str, table: pa.Table) -> dict[str, Any]:
     return {"path": path, "bytes": len(data), "sha256": digest}
 
 
-def _read_table(store: Store, entry: dict[str, Any], schema: pa.Schema) -> pa.Table:
+def read_table(store: Store, entry: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """A table of the index, bounded and compared with its digest; columns that `schema` does not name are left out.
+
+    Raises:
+        UserError: missing, too large, or not what was committed.
+    """
     path, size = safe(entry["path"]), int(entry["bytes"])
     where = f"{store.url}/{path}"
     try:

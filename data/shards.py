@@ -75,7 +75,7 @@ def write_shard(url: str, number: int, captures: Iterable[Capture], note: str = 
     path, rows = f"shards/{name}.tar", []
     with store.aside() as aside:
         with aside.open("wb") as file:
-            tar = _Tar(file)
+            tar = TarWriter(file)
             for capture in captures:
                 capture.validate()
                 rows.append(capture_row(capture, tar.add))
@@ -145,7 +145,7 @@ def sample_json(capture: Capture) -> bytes:
         raise UserError(f"its meta is not plain JSON ({error})", where=f"capture {capture.name}") from None
 
 
-class _Tar:
+class TarWriter:
     """Writes a POSIX tar whose bytes depend on the members alone, and knows where each begins."""
 
     def __init__(self, file: BinaryIO) -> None:

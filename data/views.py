@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class _Tensors:
+class Tensors:
     """Moves every tensor of a dataclass at once."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
@@ -20,7 +20,7 @@ class _Tensors:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 changed[field.name] = function(value)
-            elif isinstance(value, _Tensors):
+            elif isinstance(value, Tensors):
                 changed[field.name] = value.map(function)
         return replace(self, **changed)  # type: ignore[type-var]
 
@@ -30,7 +30,7 @@ class _Tensors:
 
 
 @dataclass(frozen=True)
-class Cameras(_Tensors):
+class Cameras(Tensors):
     """Calibrated pinhole cameras: OpenCV axes, metres, pixel intrinsics, pixel centres at +0.5.
 
     Attributes:
@@ -90,7 +90,7 @@ class Cameras(_Tensors):
 
 
 @dataclass(frozen=True)
-class Views(_Tensors):
+class Views(Tensors):
     """Images with their masks and cameras.
 
     Attributes:
@@ -108,7 +108,7 @@ class Views(_Tensors):
 
 
 @dataclass(frozen=True)
-class PackedViews(_Tensors):
+class PackedViews(Tensors):
     """Views as they were decoded: a quarter of the bytes, which is what crosses to a GPU.
 
     Attributes:
@@ -131,7 +131,7 @@ class PackedViews(_Tensors):
 
 
 @dataclass(frozen=True)
-class PackedBatch(_Tensors):
+class PackedBatch(Tensors):
     """One rank's part of one global batch on its way to a device.
 
     Attributes:
@@ -158,7 +158,7 @@ class PackedBatch(_Tensors):
 
 
 @dataclass(frozen=True)
-class Batch(_Tensors):
+class Batch(Tensors):
     """One rank's part of one global batch.
 
     Attributes:

@@ -17,10 +17,10 @@ from models.system import System, build
 
 Outputs = Mapping[str, Tensor]
 
-# Counted in the template's own Gaussians on the rig of `headway data synth`: 10 to 17 splats of the person and 15 of
-# the sphere reach an average pixel before it is opaque, at 128x128 as at 1000x750, since they are as large as their
-# spacing. A splat costs a quadratic form, an exponential and the blending of three colours per pixel; projecting one
-# costs two 3x3 products, the Jacobian and the harmonics. The backward pass is about twice the forward.
+# Counted in the template's own Gaussians on the rig of `headway data synth`: 10 to 17 splats of the person reach an
+# average pixel before it is opaque, at 128x128 as at 1000x750, since they are as large as their spacing; the sphere's
+# should be about 15 by theirs. A splat costs a quadratic form, an exponential and the blending of three colours per
+# pixel; projecting one costs two 3x3 products, the Jacobian and the harmonics. The backward pass is about twice that.
 SPLATS_PER_PIXEL = 14
 BLEND_FLOPS = 20
 PROJECT_FLOPS = 250

@@ -21,7 +21,7 @@ from data.locate import open_capture
 from data.views import Cameras, Views
 from models.animator import Model
 from models.system import Prediction, composite, prediction_of
-from trainer.inference import load_system
+from trainer.inference import load_model
 from trainer.latents import FrozenBase, encode, open_base
 from trainer.pictures import GAP, save_animation, to_image
 from trainer.reconstruct import choose_views
@@ -109,7 +109,7 @@ def open_animator(checkpoint: str) -> tuple[Model, FrozenBase, int]:
     Raises:
         UserError: another system's checkpoint, or the base is not where the config or the latents say.
     """
-    system, config = load_system(checkpoint)
+    system, config = load_model(checkpoint)
     if not isinstance(system, Model):
         hint = "train one: headway train headsup-nano-animation data.train=LATENTS"
         raise UserError(f"is a {config.model.system}, not an animator", where=checkpoint, hint=hint)

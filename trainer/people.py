@@ -20,7 +20,7 @@ from models.generator import Model as Generator
 from models.generator.flow import Method, noise_like, sample
 from models.system import LatentSystem, prediction_of
 from trainer import checkpoint
-from trainer.inference import load_system
+from trainer.inference import load_model
 from trainer.latents import open_base
 from trainer.reconstruct import turntable
 
@@ -134,7 +134,7 @@ def load_generator(location: str) -> tuple[Generator, Config]:
     Raises:
         UserError: no checkpoint, or one of something else.
     """
-    system, config = load_system(location)
+    system, config = load_model(location)
     if not isinstance(system, Generator):
         hint = "`headway train headsup-nano-generation` trains one on latents of a base"
         raise UserError(f"is a checkpoint of {config.model.system}, not of a generator", where=location, hint=hint)

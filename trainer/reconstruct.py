@@ -22,6 +22,7 @@ from trainer.evaluation import evaluation_views, measure
 from trainer.export.ply import write_ply
 from trainer.inference import load_system
 from trainer.pictures import Row, contact_sheet, save_animation, wrapped
+from trainer.viewing import look_at
 
 FRAMES = 48
 TURN = math.radians(75)  # to either side; nothing saw the back unless the sources did
@@ -115,15 +116,9 @@ def turntable(head: Gaussians, cameras: Cameras, frames: int = FRAMES, height: i
     focal = cameras.K[0, :, 1, 1].mean().item() * height / cameras.height
     K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     angles = [TURN * math.sin(2 * math.pi * frame / frames) for frame in range(frames)]
-    poses = torch.stack([_look_at(angle, distance) for angle in angles])
+    poses = torch.stack([look_at(angle, distance) for angle in angles])
     swing = Cameras(poses[None], K.expand(1, frames, 3, 3), width, height)
     return composite(Prediction(head, None, {}), swing, background=torch.ones(3)).images[0]
-
-
-def _look_at(azimuth: float, distance: float) -> Tensor:
-    """World-to-camera of a level camera that looks at the origin from `azimuth` (0 in front, towards +x)."""
-    s, c = math.sin(azimuth), math.cos(azimuth)
-    return torch.tensor([[c, 0, -s, 0], [0, -1, 0, 0], [-s, 0, -c, distance], [0, 0, 0, 1.0]])
 
 
 def _compare(prediction: Prediction, source: Views, held: Views | None, path: Path) -> dict[str, float]:

@@ -164,7 +164,8 @@ class Run:
         if self.tracker:
             metrics = {f"eval/{name}": value for name, value in self.evaluation.means.items()}
             self.tracker.metrics(metrics, self.engine.steps)
-            self.tracker.image("eval/contact_sheet", contact_sheet(self.evaluation.rows), self.engine.steps)
+            if self.evaluation.rows:
+                self.tracker.image("eval/contact_sheet", contact_sheet(self.evaluation.rows), self.engine.steps)
         self.meter.read()
 
     def save(self) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from data.views import _Tensors
+from data.views import Tensors
 
 
 @dataclass(frozen=True)
-class LatentBatch(_Tensors):
+class LatentBatch(Tensors):
     """One rank's part of one global batch of latents.
 
     Attributes:

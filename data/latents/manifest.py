@@ -18,7 +18,7 @@ from data.index import Shard
 from data.latents.index import LATENTS, LatentIndex
 from data.latents.moments import Moments
 from data.latents.shards import LatentPart, existing_latents
-from data.manifest import MANIFEST, Garbled, _read_table, _write_table, fingerprint
+from data.manifest import MANIFEST, Garbled, fingerprint, read_table, write_table
 from data.store import Store
 from data.urls import safe
 
@@ -121,7 +121,7 @@ def commit_latents(
         "format": FORMAT,
         "version": VERSION,
         **described,
-        "index": {"latents": _write_table(store, "latents", table)},
+        "index": {"latents": write_table(store, "latents", table)},
         "shards": [asdict(shard) for shard in shards],
     }
     store.write(MANIFEST, json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode())
@@ -154,7 +154,7 @@ def _open(store: Store) -> tuple[LatentIndex, LatentInfo]:
     try:
         shards = tuple(Shard(safe(one["path"]), int(one["bytes"]), str(one["sha256"])) for one in manifest["shards"])
         info = _info(manifest, store.url)
-        table = _read_table(store, manifest["index"]["latents"], LATENTS)
+        table = read_table(store, manifest["index"]["latents"], LATENTS)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise Garbled(f"the manifest is incomplete ({error!r})", where=where) from None
     if info.fingerprint != fingerprint(shards):

@@ -22,7 +22,7 @@ from data.arkit import coefficients
 from data.index import Shard
 from data.latents.captions import caption
 from data.latents.moments import Moments
-from data.shards import _Tar
+from data.shards import TarWriter
 from data.store import Buffer, Store
 from data.urls import safe
 
@@ -103,7 +103,7 @@ def write_latents(url: str, number: int, latents: Iterable[Latent], note: str = 
     rows, moments, shape = [], None, None
     with store.aside() as aside:
         with aside.open("wb") as file:
-            tar = _Tar(file)
+            tar = TarWriter(file)
             for latent in latents:
                 shape = _check(latent, shape)
                 found = Moments.of(latent.latents)
@@ -173,7 +173,7 @@ def _check(latent: Latent, shape: tuple[int, int, int] | None) -> tuple[int, int
     return found
 
 
-def _row(latent: Latent, tar: _Tar) -> dict[str, Any]:
+def _row(latent: Latent, tar: TarWriter) -> dict[str, Any]:
     sentence = caption(latent.attributes)
     about = {
         "subject": latent.subject,

@@ -6,9 +6,10 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +21,9 @@ from data.shards import ShardPart, existing_shards
 from data.store import Store
 from data.urls import check_url, safe
 
+T = TypeVar("T")
 FORMAT, VERSION, MANIFEST = "headway-captures", 1, "dataset.json"
-_REREADS = 3  # of what arrives garbled from a remote store
+_REREADS = 5  # of what arrives garbled from a remote store
 _TABLES = {"captures": CAPTURES, "rigs": RIGS}
 _MOST_MANIFEST, _MOST_INDEX = 2**28, 2**33  # bytes; a million shards, some hundred million views
 
@@ -101,10 +103,15 @@ def open_index(store: Store) -> tuple[Index, dict[str, Any]]:
     Raises:
         UserError: no dataset, an unknown format or version, or an index that is not what was committed.
     """
+    return _again(store, lambda: _open_index(store))
+
+
+def _again(store: Store, read: Callable[[], T]) -> T:
+    """What `read` gives; asked for again where a remote store may have garbled it on its way."""
     for _ in range(_REREADS if store.local is None else 0):
         with contextlib.suppress(Garbled):
-            return _open_index(store)
-    return _open_index(store)
+            return read()
+    return read()
 
 
 def _open_index(store: Store) -> tuple[Index, dict[str, Any]]:
@@ -113,7 +120,8 @@ def _open_index(store: Store) -> tuple[Index, dict[str, Any]]:
         shards = tuple(
             Shard(safe(item["path"]), int(item["bytes"]), str(item["sha256"])) for item in manifest["shards"]
         )
-        tables = {name: read_table(store, manifest["index"][name], schema) for name, schema in _TABLES.items()}
+        entries = {name: (manifest["index"][name], schema) for name, schema in _TABLES.items()}
+        tables = {name: _again(store, partial(read_table, store, *entry)) for name, entry in entries.items()}
         if not isinstance(manifest["provenance"], dict) or not isinstance(manifest["licence"], str):
             raise TypeError("provenance is a mapping, licence a text")
     except (KeyError, TypeError, ValueError, OverflowError) as error:

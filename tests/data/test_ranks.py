@@ -159,8 +159,8 @@ def test_ranks_read_the_same_from_a_faulty_store(two_hosts, proxied, s3_server, 
 
 def test_a_wrong_byte_on_its_way_does_not_keep_a_dataset_from_opening(proxied):
     url, proxy = proxied
-    proxy.faults = Faults(flipped=0.2)
-    for _ in range(8):
+    proxy.faults = Faults(flipped=0.1)
+    for _ in range(24):
         with Dataset.open(url) as dataset:
             assert len(dataset) == 24
     assert proxy.counts.flipped > 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from configs.errors import UserError
 from data.index import CAPTURE_COLUMNS, CAPTURES, RIGS, Index, Shard
 from data.shards import ShardPart, existing_shards
-from data.store import Store
+from data.store import Store, StoreError
 from data.urls import check_url, safe
 
 T = TypeVar("T")
@@ -93,8 +92,8 @@ def commit(
     return describe(index, manifest, store.url)
 
 
-class Garbled(UserError):
-    """A manifest or an index that is not what was written; on its way, or for good."""
+class NoDataset(UserError):
+    """Nothing was committed here; asking again will not change that."""
 
 
 def open_index(store: Store) -> tuple[Index, dict[str, Any]]:
@@ -103,15 +102,20 @@ def open_index(store: Store) -> tuple[Index, dict[str, Any]]:
     Raises:
         UserError: no dataset, an unknown format or version, or an index that is not what was committed.
     """
-    return _again(store, lambda: _open_index(store))
+    return read_again(store, lambda: _open_index(store))
 
 
-def _again(store: Store, read: Callable[[], T]) -> T:
-    """What `read` gives; asked for again where a remote store may have garbled it on its way."""
-    for _ in range(_REREADS if store.local is None else 0):
-        with contextlib.suppress(Garbled):
+def read_again(store: Store, read: Callable[[], T]) -> T:
+    """What `read` gives; asked for again while it makes no sense, for a store far away may have garbled it."""
+    for left in reversed(range(1 + _REREADS if store.local is None else 1)):
+        try:
             return read()
-    return read()
+        except (StoreError, NoDataset):
+            raise
+        except UserError:
+            if not left:
+                raise
+    raise AssertionError
 
 
 def _open_index(store: Store) -> tuple[Index, dict[str, Any]]:
@@ -121,13 +125,13 @@ def _open_index(store: Store) -> tuple[Index, dict[str, Any]]:
             Shard(safe(item["path"]), int(item["bytes"]), str(item["sha256"])) for item in manifest["shards"]
         )
         entries = {name: (manifest["index"][name], schema) for name, schema in _TABLES.items()}
-        tables = {name: _again(store, partial(read_table, store, *entry)) for name, entry in entries.items()}
+        tables = {name: read_again(store, partial(read_table, store, *entry)) for name, entry in entries.items()}
         if not isinstance(manifest["provenance"], dict) or not isinstance(manifest["licence"], str):
             raise TypeError("provenance is a mapping, licence a text")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise Garbled(f"the manifest is incomplete ({error!r})", where=f"{store.url}/{MANIFEST}") from None
+        raise UserError(f"the manifest is incomplete ({error!r})", where=f"{store.url}/{MANIFEST}") from None
     if manifest.get("fingerprint") != fingerprint(shards):
-        raise Garbled("the fingerprint is not that of the shards", where=f"{store.url}/{MANIFEST}")
+        raise UserError("the fingerprint is not that of the shards", where=f"{store.url}/{MANIFEST}")
     pa.default_memory_pool().release_unused()
     return Index(tables["captures"], tables["rigs"], shards, store.url), manifest
 
@@ -207,7 +211,7 @@ def read_table(store: Store, entry: dict[str, Any], schema: pa.Schema) -> pa.Tab
     try:
         data = store.read(path, min(size, _MOST_INDEX))
         if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise Garbled("the index is not the one that was committed", where=where, hint="write it again")
+            raise UserError("the index is not the one that was committed", where=where, hint="write it again")
         file = pq.ParquetFile(pa.BufferReader(data))
         _refuse_bombs(file.metadata, size, where)
         return file.read([name for name in file.schema_arrow.names if name in schema.names], use_threads=False)
@@ -233,9 +237,9 @@ def _read_manifest(store: Store) -> dict[str, Any]:
         hint = "`headway data synth` makes one, `headway data ingest` converts captures"
         if store.names("parts"):
             hint = "its shards were never committed: run the command that writes it again, it goes on where it stopped"
-        raise UserError("there is no dataset here", where=check_url(store.url), hint=hint) from None
+        raise NoDataset("there is no dataset here", where=check_url(store.url), hint=hint) from None
     except (ValueError, RecursionError) as error:
-        raise Garbled(f"not readable as JSON ({error})", where=where) from None
+        raise UserError(f"not readable as JSON ({error})", where=where) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError("not a manifest of captures", where=where, hint=f"'format' must be '{FORMAT}'")
     if manifest.get("version") != VERSION:

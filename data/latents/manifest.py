@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,11 @@ from data.index import Shard
 from data.latents.index import LATENTS, LatentIndex
 from data.latents.moments import Moments
 from data.latents.shards import LatentPart, existing_latents
-from data.manifest import MANIFEST, Garbled, fingerprint, read_table, write_table
+from data.manifest import MANIFEST, NoDataset, fingerprint, read_again, read_table, write_table
 from data.store import Store
 from data.urls import safe
 
 FORMAT, VERSION = "headway-latents", 1
-_REREADS = 3  # of what arrives garbled from a remote store
 _MOST_MANIFEST = 2**28  # bytes
 
 
@@ -143,10 +141,7 @@ def open_latents(store: Store) -> tuple[LatentIndex, LatentInfo]:
     Raises:
         UserError: no set of latents, an unknown version, or an index that is not what was committed.
     """
-    for _ in range(_REREADS if store.local is None else 0):
-        with contextlib.suppress(Garbled):
-            return _open(store)
-    return _open(store)
+    return read_again(store, lambda: _open(store))
 
 
 def _open(store: Store) -> tuple[LatentIndex, LatentInfo]:
@@ -154,11 +149,11 @@ def _open(store: Store) -> tuple[LatentIndex, LatentInfo]:
     try:
         shards = tuple(Shard(safe(one["path"]), int(one["bytes"]), str(one["sha256"])) for one in manifest["shards"])
         info = _info(manifest, store.url)
-        table = read_table(store, manifest["index"]["latents"], LATENTS)
+        table = read_again(store, partial(read_table, store, manifest["index"]["latents"], LATENTS))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise Garbled(f"the manifest is incomplete ({error!r})", where=where) from None
+        raise UserError(f"the manifest is incomplete ({error!r})", where=where) from None
     if info.fingerprint != fingerprint(shards):
-        raise Garbled("the fingerprint is not that of the shards", where=where)
+        raise UserError("the fingerprint is not that of the shards", where=where)
     return LatentIndex(table, shards, info.shape, info.coefficients, store.url), info
 
 
@@ -188,9 +183,9 @@ def _read_manifest(store: Store) -> dict[str, Any]:
         manifest = json.loads(store.read(MANIFEST, _MOST_MANIFEST))
     except FileNotFoundError:
         hint = "`headway latents CHECKPOINT DATA` makes one"
-        raise UserError("there is no set of latents here", where=store.url, hint=hint) from None
+        raise NoDataset("there is no set of latents here", where=store.url, hint=hint) from None
     except (ValueError, RecursionError) as error:
-        raise Garbled(f"not readable as JSON ({error})", where=where) from None
+        raise UserError(f"not readable as JSON ({error})", where=where) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         hint = "`headway latents CHECKPOINT DATA` makes latents of captures"
         raise UserError("not a set of latents", where=where, hint=hint)

@@ -22,7 +22,7 @@ from trainer.evaluation import evaluation_views, measure
 from trainer.export.ply import write_ply
 from trainer.inference import load_system
 from trainer.pictures import Row, contact_sheet, save_animation, wrapped
-from trainer.viewing import look_at
+from trainer.viewing import frontal_cameras
 
 FRAMES = 48
 TURN = math.radians(75)  # to either side; nothing saw the back unless the sources did
@@ -114,10 +114,8 @@ def turntable(head: Gaussians, cameras: Cameras, frames: int = FRAMES, height: i
     distance = cameras.centers[0].norm(dim=-1).mean().item()
     width = round(height * cameras.width / cameras.height)
     focal = cameras.K[0, :, 1, 1].mean().item() * height / cameras.height
-    K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     angles = [TURN * math.sin(2 * math.pi * frame / frames) for frame in range(frames)]
-    poses = torch.stack([look_at(angle, distance) for angle in angles])
-    swing = Cameras(poses[None], K.expand(1, frames, 3, 3), width, height)
+    swing = frontal_cameras(angles, (height, width), distance=distance, focal=focal)
     return composite(Prediction(head, None, {}), swing, background=torch.ones(3)).images[0]
 
 

@@ -14,6 +14,7 @@ Tell = Callable[[str], object]
 
 _FAILURES, _SILENCE = 8, 2.0  # failures in a row, and seconds without any answer, that raise a doubt
 _PAUSES = (0.5, 5.0)  # seconds between two questions to a store that is down, first and longest
+_QUESTIONS = 10  # at least so many are asked before patience ends, however short it is
 _TELL_EVERY = 30.0
 
 
@@ -98,11 +99,12 @@ class Circuit:
         self._tell(f"{self._url} does not answer ({self._why()}); waiting for it up to {self._patience:.0f} s")
 
     async def _watch(self) -> None:
-        pause, told = _PAUSES[0], time.monotonic()
+        longest, told = min(_PAUSES[1], self._patience / _QUESTIONS), time.monotonic()
+        pause = min(_PAUSES[0], longest)
         while self.is_open:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), pause * random.uniform(0.5, 1.5))
-            pause = min(_PAUSES[1], 2 * pause)
+            pause = min(longest, 2 * pause)
             if self.is_open and not await self._answers() and time.monotonic() - told >= _TELL_EVERY:
                 told = time.monotonic()
                 self._tell(f"{self._url} has not answered for {told - self._opened:.0f} s ({self._why()}); waiting")

@@ -222,8 +222,8 @@ def test_a_read_that_began_before_an_outage_outlives_it(coughing):
 
 
 def test_a_long_silence_before_an_outage_does_not_count_as_outage(coughing):
-    store, transport = coughing([], deadline=2, patience=5)
-    time.sleep(5.5)  # nobody asked for anything
+    store, transport = coughing([], deadline=2, patience=6)
+    time.sleep(6.5)  # nobody asked for anything
     transport.down_until = time.monotonic() + 3
     wanted = [store.fetch(ranges_of([(start, 10)])) for start in range(0, 12_000, 600)]
     assert all(one.result() for one in wanted)

@@ -276,7 +276,9 @@ def test_a_second_request_that_fails_or_is_stuck_too_is_followed_by_a_third(coug
         assert len(transport.asked) == 201 + store.traffic.hedges, number
 
 
-def test_a_store_is_measured_though_some_answers_fail_or_never_come():
+def test_a_store_is_measured_though_some_answers_fail_or_never_come(monkeypatch):
+    monkeypatch.setattr(probe, "_PATIENCE", 20.0)  # a loaded machine needs longer than its 2 s
+
     class Shaky:
         asked = 0
 
@@ -286,17 +288,17 @@ def test_a_store_is_measured_though_some_answers_fail_or_never_come():
                 await asyncio.sleep(30)
             if self.asked % 31 == 0:
                 raise OSError("503 slow down")
-            await asyncio.sleep(0.002 + (stop - start) * 1e-8)
+            await asyncio.sleep(0.01 + (stop - start) * 1e-7)
             return bytes(stop - start)
 
         async def close(self) -> None: ...
 
     began = time.monotonic()
     cost = asyncio.run(probe.measure(Shaky(), Range("a.tar", 0, 10, 0, ""), 48))
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20  # no call waits for the one that never answers
     assert cost is not None
-    assert 0 < cost.request < 0.01
-    assert 1e-10 < cost.byte < 1e-7
+    assert 0 < cost.request < 0.2
+    assert 1e-9 < cost.byte < 1e-5
 
 
 def test_second_requests_are_a_small_share(coughing):

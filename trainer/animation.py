@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from configs import Config, UserError
 from data.dataset import Dataset
 from data.latents import LatentSet
-from data.mesh import HeadMesh, vertex_normals
-from data.views import Cameras, Views
+from data.views import Views
 from models.animator import Model
 from models.gaussians import Gaussians
 from models.system import Prediction, composite, predict, prediction_of
 from models.template import load_template
 from trainer.distributed import Distributed, broadcast_object, gather_objects
-from trainer.evaluation import SHEET_ROWS, Evaluation, average
+from trainer.evaluation import SHEET_ROWS, Evaluation
+from trainer.face_parts import masked_psnr, part_masks
 from trainer.latents import FrozenBase, open_base, source_cameras
 from trainer.objectives.losses import psnr, structural_similarity
 from trainer.pictures import Row
 
-MOVES = 0.003  # metres: what a blendshape moves by more than that is the face
-FACING, VISIBLE, MARGIN = 0.2, 0.3, 0.1
-KINDS = ("", "copy_", "true_")
+KINDS, PHOTO = ("", "copy_", "true_"), "photo_"
+STRONG = 3  # one in three expressions, those whose coefficients sum up to most
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -77,10 +75,12 @@ def evaluate_animation(
         world: expressions are shared out over its ranks.
 
     Returns:
-        means of `psnr`, `ssim`, `face_psnr` (in the box of what expressions move, where a camera sees it) against
-        photos and `decoded_psnr` (against the true latent's rendering); the same with `copy_` for the neutral latent
-        unchanged and `true_` for the encoded one, which the animator learns to hit; `gain_` for how much the
-        prediction is above the copy; `latent_l1` on whitened latents.
+        means of `psnr`, `ssim`, `face_psnr`, `eyes_psnr`, `mouth_psnr` (in the boxes of `trainer.face_parts`, over
+        cameras and expressions that see the part) against photos and `decoded_psnr` (against the true latent's
+        rendering); the same with `copy_` for the neutral latent unchanged, `true_` for the encoded one, which the
+        animator learns to hit, and `photo_` for the neutral photo by the same camera, which says how little there is
+        to move; `gain_` for how much the prediction is above the copy, `headroom_` for how much the true latent is;
+        both once more as `strong_` over the third of strongest expressions; `latent_l1` on whitened latents.
     """
     names = expressions_of(held_out.latents, config.evaluation.subjects)
     mine = names[world.rank :: world.world_size]
@@ -94,7 +94,8 @@ def evaluate_animation(
         if number < len(mine):
             found[name], rows[name] = scene.measure(name, latents)
             found[name] |= _distances(animator, latents)
-    return _collect(found, rows, names, _protocol(held_out, config, names))
+    strong = strongest(held_out.latents, names)
+    return _collect(found, rows, names, strong, _protocol(held_out, config, names))
 
 
 def expressions_of(latents: LatentSet, subjects: int | None = None) -> list[str]:
@@ -109,6 +110,12 @@ def expressions_of(latents: LatentSet, subjects: int | None = None) -> list[str]
         hint = "animation is measured on subjects with several frames (`headway data synth --frames 6`)"
         raise UserError("nobody shows more than one expression", where=latents.url, hint=hint)
     return names
+
+
+def strongest(latents: LatentSet, names: Sequence[str]) -> list[str]:
+    """The third of `names`, at least one, whose coefficients sum up to most."""
+    sums = {name: float(latents.coefficients(name).sum()) for name in names}
+    return sorted(names, key=lambda name: (-sums[name], name))[: -(-len(names) // STRONG)]
 
 
 @torch.no_grad()
@@ -138,20 +145,22 @@ class _Scenes:
     def measure(self, name: str, latents: Tensor) -> tuple[dict[str, float], Row]:
         """Metrics and a picture of Z `[3, c, h, w]`: predicted, copied, true."""
         captures, origin = self._held_out.captures, self._held_out.latents.info.origin
+        neutral = self._held_out.latents.neutral_of(name)
         cameras = source_cameras(captures, name, origin.views, self._targets)[1]
         photos = captures.views(name, cameras, origin.image_size).to(self._device)
         heads = prediction_of(self._held_out.base.system.decode(latents)).foreground
-        background = self._background(self._held_out.latents.neutral_of(name))
-        images = [_render(heads[n : n + 1], background, photos) for n in range(3)]
-        face = face_boxes(self._mesh, photos.cameras)
+        background = self._background(neutral)
+        images = dict(zip(KINDS, (_render(heads[n : n + 1], background, photos) for n in range(3)), strict=True))
+        if set(cameras) <= set(captures.cameras(neutral)):
+            images[PHOTO] = captures.views(neutral, cameras, origin.image_size).images.to(self._device)
+        parts = part_masks(self._mesh, photos.cameras)
         found: dict[str, float] = {}
-        for kind, image in zip(KINDS, images, strict=True):
-            measured = _measure(image, photos.images, images[2], face)
+        for kind, image in images.items():
+            measured = _measure(image, photos.images, parts)
+            if kind in ("", "copy_"):
+                measured["decoded_psnr"] = psnr(image, images["true_"]).mean().item()
             found |= {f"{kind}{metric}": value for metric, value in measured.items()}
-        metrics = [metric for metric in found if f"copy_{metric}" in found and metric != "ssim"]
-        found |= {f"gain_{metric}": found[metric] - found[f"copy_{metric}"] for metric in metrics}
-        found.pop("true_decoded_psnr")
-        return found, Row.small(images[1][0], photos.images[0], images[0][0])
+        return found | _differences(found), Row.small(images["copy_"][0], photos.images[0], images[""][0])
 
     @torch.no_grad()
     def _predict_background(self, neutral: str) -> Gaussians | None:
@@ -164,46 +173,25 @@ def _render(head: Gaussians, background: Gaussians | None, photos: Views) -> Ten
     return composite(Prediction(head, background, {}), photos.cameras).images.clamp(0, 1)
 
 
-def _measure(images: Tensor, photos: Tensor, true: Tensor, face: Tensor) -> dict[str, float]:
+def _measure(images: Tensor, photos: Tensor, parts: Mapping[str, Tensor]) -> dict[str, float]:
     found = {
         "psnr": psnr(images, photos).mean().item(),
         "ssim": structural_similarity(images, photos).mean().item(),
-        "decoded_psnr": psnr(images, true).mean().item(),
     }
-    if face.any():
-        found["face_psnr"] = masked_psnr(images, photos, face)
-    return found
+    seen = {part: mask for part, mask in parts.items() if mask.any()}
+    return found | {f"{part}_psnr": masked_psnr(images, photos, mask) for part, mask in seen.items()}
 
 
-def masked_psnr(images: Tensor, photos: Tensor, masks: Tensor) -> float:
-    """PSNR in dB over the pixels of `masks` `[b, v, 1, h, w]`, mean over the views that have some."""
-    pixels = masks.sum(dim=(-3, -2, -1)).float()
-    error = ((images - photos).square() * masks).sum(dim=(-3, -2, -1)) / (images.shape[-3] * pixels.clamp(min=1))
-    return (-10 * torch.log10(error[pixels > 0].clamp(min=1e-10))).mean().item()
-
-
-def face_boxes(mesh: HeadMesh, cameras: Cameras) -> Tensor:
-    """Boxes around what expressions move, `[b, v, 1, h, w]`; empty where a camera does not see the face.
-
-    Args:
-        mesh: the neutral template; people differ, so the box has a margin of a tenth.
-        cameras: `[b, v]`.
-    """
-    moved = np.linalg.norm(mesh.expressions, axis=-1).max(axis=0) > MOVES
-    points, normals = mesh.vertices[moved], vertex_normals(mesh.vertices, mesh.faces)[moved]
-    points, normals = (torch.from_numpy(part).to(cameras.K) for part in (points, normals))
-    towards = torch.nn.functional.normalize(cameras.centers[..., None, :] - points, dim=-1)
-    facing = (towards * normals).sum(-1) > FACING
-    pixels = cameras.project(points)[0]
-    least = pixels.masked_fill(~facing[..., None], torch.inf).amin(dim=-2)
-    most = pixels.masked_fill(~facing[..., None], -torch.inf).amax(dim=-2)
-    margin = MARGIN * (most - least)
-    sides = [torch.arange(size, device=points.device) + 0.5 for size in (cameras.width, cameras.height)]
-    (left, top), (right, bottom) = (part.unbind(-1) for part in (least - margin, most + margin))
-    inside_x = (sides[0] >= left[..., None]) & (sides[0] <= right[..., None])
-    inside_y = (sides[1] >= top[..., None]) & (sides[1] <= bottom[..., None])
-    visible = facing.float().mean(-1) > VISIBLE
-    return (inside_y[..., :, None] & inside_x[..., None, :] & visible[..., None, None])[..., None, :, :]
+def _differences(found: Mapping[str, float]) -> dict[str, float]:
+    """What prediction and true latent have above the copy, in dB."""
+    pairs = {"gain_": "", "headroom_": "true_"}
+    metrics = [metric for metric in found if metric.endswith("psnr") and f"copy_{metric}" in found]
+    return {
+        f"{name}{metric}": found[f"{kind}{metric}"] - found[f"copy_{metric}"]
+        for name, kind in pairs.items()
+        for metric in metrics
+        if f"{kind}{metric}" in found
+    }
 
 
 def _protocol(held_out: HeldOut, config: Config, names: Sequence[str]) -> str:
@@ -214,7 +202,11 @@ def _protocol(held_out: HeldOut, config: Config, names: Sequence[str]) -> str:
 
 
 def _collect(
-    found: dict[str, dict[str, float]], rows: dict[str, Row], names: Sequence[str], protocol: str
+    found: dict[str, dict[str, float]],
+    rows: dict[str, Row],
+    names: Sequence[str],
+    strong: Sequence[str],
+    protocol: str,
 ) -> Evaluation:
     """Bring the ranks' expressions together; the mean does not depend on how they were shared out."""
     everybody = {name: one for part in broadcast_object(gather_objects(found)) or [] for name, one in part.items()}
@@ -222,12 +214,14 @@ def _collect(
     mine = {name: row for name, row in rows.items() if name in shown}
     pictures = {name: row for part in gather_objects(mine) or [] for name, row in part.items()}
     each = {name: everybody[name] for name in names}
-    return Evaluation(protocol, _means(each), each, [pictures[name] for name in shown if name in pictures])
+    means = _means(each.values())
+    of_strong = _means([each[name] for name in strong])
+    means |= {f"strong_{m}": value for m, value in of_strong.items() if m.startswith(("gain_", "headroom_"))}
+    return Evaluation(protocol, means, each, [pictures[name] for name in shown if name in pictures])
 
 
-def _means(each: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Means of all metrics; those of the face over the expressions whose targets show one."""
-    faces = [metric for metrics in each.values() for metric in metrics if "face" in metric]
-    plain = {name: {m: v for m, v in metrics.items() if m not in faces} for name, metrics in each.items()}
-    seen = {name: {m: metrics[m] for m in faces} for name, metrics in each.items() if all(m in metrics for m in faces)}
-    return average(plain) | (average(seen) if faces else {})
+def _means(each: Collection[Mapping[str, float]]) -> dict[str, float]:
+    """Mean of every metric over the expressions that have it: not every target camera sees a face."""
+    kinds = dict.fromkeys(kind for metrics in each for kind in metrics)
+    values = {kind: [metrics[kind] for metrics in each if kind in metrics] for kind in kinds}
+    return {kind: sum(some) / len(some) for kind, some in values.items()}

@@ -16,17 +16,15 @@ from configs import UserError
 from configs.objectives.animation import AnimationConfig
 from data.dataset import Dataset
 from data.latents import LatentSet, LatentStream
-from data.synth.head import neutral_head
 from models.animator import Model
 from models.system import build
 from tests.trainer.animated import Animated, animated  # noqa: F401 - a fixture
 from trainer.animate import animate, open_animator
-from trainer.animation import HeldOut, evaluate_animation, expressions_of, face_boxes, masked_psnr
+from trainer.animation import HeldOut, evaluate_animation, expressions_of, strongest
 from trainer.distributed import initialise
 from trainer.engine import Engine
 from trainer.loop import train
 from trainer.objectives import build_objective
-from trainer.viewing import frontal_cameras
 
 
 def clock(_: str) -> AbstractContextManager[None]:
@@ -71,6 +69,11 @@ def test_an_untrained_animator_measures_as_a_copy(parts) -> None:
     assert found.means["gain_psnr"] == pytest.approx(0, abs=1e-3)
     assert found.means["psnr"] == pytest.approx(found.means["copy_psnr"], abs=1e-3)
     assert {"true_psnr", "face_psnr", "gain_face_psnr", "gain_decoded_psnr", "ssim"} < set(found.means)
+    for part in ("psnr", "face_psnr", "eyes_psnr", "mouth_psnr"):
+        assert found.means[f"strong_gain_{part}"] == pytest.approx(0, abs=1e-3)
+        assert found.means[f"headroom_{part}"] != 0
+    assert found.means["photo_psnr"] > found.means["copy_psnr"]
+    assert not any("decoded" in metric for metric in found.means if metric.startswith(("true_", "photo_", "headroom_")))
     assert len(found.subjects) == len(found.rows) == 4
 
 
@@ -87,7 +90,21 @@ def test_a_perfect_animator_measures_as_the_truth(parts) -> None:
         held_out.captures.close()
     assert found.means["psnr"] == pytest.approx(found.means["true_psnr"], abs=1e-3)
     assert found.means["decoded_psnr"] > 60
+    for part in ("psnr", "face_psnr", "eyes_psnr", "mouth_psnr"):
+        for among in ("", "strong_"):
+            gain, headroom = (found.means[f"{among}{name}_{part}"] for name in ("gain", "headroom"))
+            assert gain == pytest.approx(headroom, abs=1e-3)
     assert found.means["latent_l1"] < 1e-5
+
+
+def test_the_strongest_third_has_the_largest_sums(animated: Animated) -> None:  # noqa: F811
+    with LatentSet.open(animated.train_latents) as latents:
+        names = expressions_of(latents)
+        found = strongest(latents, names)
+        sums = {name: float(latents.coefficients(name).sum()) for name in names}
+    assert len(names) == 6
+    assert len(found) == 2
+    assert min(sums[name] for name in found) >= max(sums[name] for name in names if name not in found)
 
 
 def test_the_render_loss_reaches_the_animator(parts, animated: Animated) -> None:  # noqa: F811
@@ -124,6 +141,7 @@ def test_any_sharding_and_precision_trains(animated: Animated, tmp_path: Path, s
     config = animated.config(tmp_path, f"engine.zero_stage={stage}", f"engine.precision={precision}")
     torch.manual_seed(0)
     model = build(config.model)
+    assert isinstance(model, Model)
     engine = Engine(model, config)
     objective, batch = build_objective(config.objective, model, engine.device), first_batch(config)
     for step in range(3):
@@ -173,24 +191,3 @@ def test_a_face_moves(trained: str, animated: Animated, tmp_path: Path) -> None:
         animate(trained, neutral, tmp_path / "both", driver=subject, coefficients_file=str(frames))
     posed = f"{animated.unseen}#{neutral.partition('#')[2].replace('f000', 'f001')}"
     assert "is not neutral" in animate(trained, posed, tmp_path / "posed", coefficients_file=str(frames)).note
-
-
-def test_the_face_is_where_the_template_says() -> None:
-    masks = face_boxes(neutral_head(), frontal_cameras([0.0, 0.5, 3.14], (64, 64)))
-    assert masks.shape == (1, 3, 1, 64, 64)
-    area = masks.float().mean(dim=(2, 3, 4))[0]
-    assert 0.05 < area[0] < 0.5
-    assert area[1] > 0.03
-    assert area[2] == 0
-    rows, columns = masks[0, 0, 0].nonzero().float().mean(dim=0)
-    assert abs(columns - 31.5) < 1
-    assert 24 < rows < 48
-
-
-def test_psnr_counts_the_pixels_of_the_mask_only() -> None:
-    photos, images = torch.zeros(1, 2, 3, 8, 8), torch.zeros(1, 2, 3, 8, 8)
-    masks = torch.zeros(1, 2, 1, 8, 8, dtype=torch.bool)
-    masks[0, 0, 0, :4] = True
-    images[0, 0, :, :4] = 0.1
-    images[0, 0, :, 4:] = 0.9
-    assert masked_psnr(images, photos, masks) == pytest.approx(20.0, abs=1e-4)

@@ -71,6 +71,17 @@ def test_poses_matter_and_belong_to_their_images() -> None:
     assert (network(x, seen) - swapped).abs().max() > 1e-5
 
 
+def test_a_token_knows_where_in_its_image_it_lies() -> None:
+    network, seen = critic(), cameras(1, 2, 12, 12)
+    network.blocks = torch.nn.ModuleList()  # attention knows places too, but only from each other
+    logits = []
+    for row, column in ((0, 0), (4, 8)):
+        spotted = torch.zeros(1, 2, 3, 12, 12)
+        spotted[..., row : row + 4, column : column + 4] = 1
+        logits.append(network(spotted, seen))
+    assert (logits[0] - logits[1]).abs() > 1e-4
+
+
 def test_intrinsics_do_not() -> None:
     seen = cameras(1, 2)
     zoomed = Cameras(seen.world_to_camera, seen.K * 2, seen.width, seen.height)

@@ -57,7 +57,12 @@ class SetCriticTraining(CriticTraining):
 
     network: SetCriticConfig = SetCriticConfig()
     mixed: float = Field(default=1.0, ge=0, description="weight of sets mixed from the heads of a micro-batch (paper)")
-    hard: float = Field(default=1.0, ge=0, description="weight of sets of one head with cameras that are off (paper)")
+    hard: float = Field(
+        default=1.0,
+        ge=0,
+        description="weight of hard negatives: half of it for photos whose cameras are off (paper), half for photos of "
+        "which some are replaced by renderings at the same cameras (ours)",
+    )
     hard_degrees: float = Field(default=6.0, gt=0, description="how far cameras turn around the head in those (ours)")
     hard_metres: float = Field(default=0.02, gt=0, description="how far they move in those (ours)")
 

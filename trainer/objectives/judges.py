@@ -130,17 +130,32 @@ class SetJudge(Judge):
         return images, batch.target.cameras
 
     def verdict(self, real: Tensor, made: Tensor, batch: Batch, key: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """False are rendered sets, mixed heads of this micro-batch, and real views whose cameras are off."""
+        """False are rendered sets, mixed heads of this micro-batch, and the hard ones, half of each kind.
+
+        Cameras that are off could be told by how the cameras of a rig stand; what is swapped keeps the true ones.
+        """
         images, cameras = batch.target.images, batch.target.cameras
         false: dict[str, tuple[float, Tensor]] = {"made": (1.0, self(made, cameras))}
         if self.settings.mixed and len(images) > 1:
             false["mixed"] = (self.settings.mixed, self(*sets.mixed_heads(images, cameras)))
         if self.settings.hard:
-            false["hard"] = (self.settings.hard, self(images, self._wrong(cameras, batch.names, key)))
+            half = self.settings.hard / 2
+            false["hard"] = (half, self(images, self._wrong(cameras, batch.names, key)))
+            false["swapped"] = (half, self(self._swapped(images, made, batch.names, key), cameras))
         loss = _OF_CRITIC[self.config.loss]
         whole = sum(weight for weight, _ in false.values())
         total = torch.stack([weight / whole * loss(real, logits) for weight, logits in false.values()]).sum()
         return total, {name: logits.detach().mean() for name, (_, logits) in false.items()}
+
+    def _swapped(self, images: Tensor, made: Tensor, names: Sequence[str], key: int) -> Tensor:
+        """Every capture's photos, some of them replaced by what was rendered at the same camera."""
+        device = images.device
+        return torch.cat(
+            [
+                sets.swapped_views(images[i : i + 1], made[i : i + 1], _generator(device, "swapped", name, key))[0]
+                for i, name in enumerate(names)
+            ]
+        )
 
     def _wrong(self, cameras: Cameras, names: Sequence[str], key: int) -> Cameras:
         """Every capture's cameras, moved by what is drawn for it."""

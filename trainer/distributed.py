@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +18,9 @@ from torch._C._distributed_c10d import HashStore
 from configs import UserError
 
 Thing = TypeVar("Thing")
+Group = dist.ProcessGroup | None  # none: all workers
 LAUNCHER = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SECOND_TIMEOUT = timedelta(hours=2)  # a rank may be that much longer at its store than another
 
 
 @dataclass(frozen=True)
@@ -81,43 +84,56 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
-def all_reduce_sum(values: list[float]) -> list[float]:
+def second_group() -> dist.ProcessGroup:
+    """All workers once more, for messages of another thread: those of one group must not cross. Collective."""
+    group = dist.new_group(backend="gloo", timeout=_SECOND_TIMEOUT)
+    assert isinstance(group, dist.ProcessGroup), "every rank is a member"
+    return group
+
+
+def all_reduce_sum(values: list[float], group: Group = None) -> list[float]:
     """Sums over all workers, in float64, by one small collective."""
-    total = torch.tensor(values, dtype=torch.float64, device=_message_device())
-    dist.all_reduce(total)
+    if dist.get_world_size() == 1:
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=_message_device(group))
+    dist.all_reduce(total, group=group)
     return total.tolist()
 
 
-def broadcast_object(thing: Thing, source: int = 0) -> Thing:
+def broadcast_object(thing: Thing, source: int = 0, group: Group = None) -> Thing:
     """What rank `source` holds, on every rank."""
+    if dist.get_world_size() == 1:
+        return thing
     box: list[Any] = [thing]
-    dist.broadcast_object_list(box, src=source, device=_message_device())
+    dist.broadcast_object_list(box, src=source, group=group, device=_message_device(group))
     return box[0]
 
 
-def gather_objects(thing: Thing) -> list[Thing] | None:
+def gather_objects(thing: Thing, group: Group = None) -> list[Thing] | None:
     """Everybody's, in rank order, on rank 0; None elsewhere."""
+    if dist.get_world_size() == 1:
+        return [thing]
     boxes: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(thing, boxes)
+    dist.gather_object(thing, boxes, group=group)
     return boxes
 
 
-def raise_together(error: Exception | None) -> None:
+def raise_together(error: Exception | None, group: Group = None) -> None:
     """Raise on every rank if it failed on any, so that nobody waits for a rank that gave up."""
-    verdict = agree_on_failure(error)
+    verdict = agree_on_failure(error, group)
     if verdict is not None:
         raise verdict from error
 
 
-def agree_on_failure(error: Exception | None) -> Exception | None:
+def agree_on_failure(error: Exception | None, group: Group = None) -> Exception | None:
     """The failure of the lowest rank that has one, on every rank.
 
     A user's mistake stays one; anything else names the rank.
     """
     mine = error if error is None or isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    found = gather_objects(mine)
+    found = gather_objects(mine, group)
     first = next(((rank, cause) for rank, cause in enumerate(found) if cause is not None), None) if found else None
-    verdict = broadcast_object(first)
+    verdict = broadcast_object(first, group=group)
     if verdict is None:
         return None
     rank, cause = verdict
@@ -148,6 +164,6 @@ def _make_repeatable(threads: int, device: torch.device) -> None:
         determinism.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _message_device() -> torch.device:
-    cpu = "gloo" in dist.get_backend() or dist.get_backend() == "undefined"
+def _message_device(group: Group = None) -> torch.device:
+    cpu = "gloo" in dist.get_backend(group) or dist.get_backend(group) == "undefined"
     return torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())

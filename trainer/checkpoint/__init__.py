@@ -1,8 +1,23 @@
 """Checkpoints that any world size and ZeRO stage can load: the format is docs/checkpoints.md."""
 
-from trainer.checkpoint.loading import load, start_from
-from trainer.checkpoint.manifest import Manifest
+from trainer.checkpoint.background import Saver
+from trainer.checkpoint.loading import load, load_newest, start_from
+from trainer.checkpoint.manifest import Damaged, Manifest
+from trainer.checkpoint.retention import Retention, step_directory
 from trainer.checkpoint.saving import save
-from trainer.checkpoint.weights import describe, latest, load_weights, step_directory
+from trainer.checkpoint.weights import describe, latest, load_weights
 
-__all__ = ["Manifest", "describe", "latest", "load", "load_weights", "save", "start_from", "step_directory"]
+__all__ = [
+    "Damaged",
+    "Manifest",
+    "Retention",
+    "Saver",
+    "describe",
+    "latest",
+    "load",
+    "load_newest",
+    "load_weights",
+    "save",
+    "start_from",
+    "step_directory",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,9 @@ from configs import UserError
 from trainer.checkpoint import randomness
 from trainer.checkpoint.manifest import (
     AVERAGE,
+    MANIFEST,
     MASTER,
+    Damaged,
     EngineRecord,
     Manifest,
     Parameter,
@@ -24,13 +27,15 @@ from trainer.checkpoint.manifest import (
     read_manifest,
     verify,
 )
-from trainer.checkpoint.saving import Engines, named, persistent_buffers, shapes_of
+from trainer.checkpoint.retention import step_directory, steps_in
 from trainer.checkpoint.shards import ShardReader
+from trainer.checkpoint.snapshot import Engines, named, persistent_buffers, shapes_of
 from trainer.checkpoint.storage import Folder
-from trainer.distributed import raise_together
+from trainer.distributed import broadcast_object, raise_together
 from trainer.engine import MODEL, Engine
 
 Shapes = dict[str, tuple[int, ...]]
+log = logging.getLogger(__name__)
 
 
 def load(engines: Engines, directory: str) -> dict[str, Any]:
@@ -59,6 +64,36 @@ def load(engines: Engines, directory: str) -> dict[str, Any]:
         with Pieces(folder, manifest, MODEL) as pieces:
             _together(lambda: randomness.restore(pieces.randomness(dist.get_rank())))
     return manifest.state
+
+
+def load_newest(engines: Engines, folder: str) -> tuple[str, dict[str, Any]] | None:
+    """Put engines where the newest whole checkpoint of a run stands; damaged ones are passed over, saying so.
+
+    Collective. A folder whose save never ended is no checkpoint and is passed over in silence.
+
+    Returns:
+        Its directory and its `state`; None where there is no checkpoint.
+
+    Raises:
+        Damaged: all that there are.
+        UserError: as `load`.
+    """
+    damage: Damaged | None = None
+    for step in reversed(broadcast_object(_committed(folder) if dist.get_rank() == 0 else [])):
+        directory = step_directory(folder, step)
+        try:
+            return directory, load(engines, directory)
+        except Damaged as error:
+            log.warning("%s; looking for an older checkpoint", error)
+            damage = damage or error
+    if damage is not None:
+        raise damage
+    return None
+
+
+def _committed(folder: str) -> list[int]:
+    """Steps whose folders hold a manifest."""
+    return [step for step in steps_in(folder) if MANIFEST in Folder(step_directory(folder, step)).sizes()]
 
 
 def start_from(engines: Engines, directory: str) -> list[str]:
@@ -137,7 +172,7 @@ class Pieces:
                 self._open[index] = self._stack.enter_context(ShardReader(self._folder, file))
             yield self._open[index]
         except (KeyError, ValueError, EOFError) as error:
-            raise UserError(f"damaged: {error}", where=f"{self._folder.url}/{file}") from None
+            raise Damaged(f"damaged: {error}", where=f"{self._folder.url}/{file}") from None
 
 
 def _examine(folder: Folder, engines: Mapping[str, Engine], needed: Iterable[str], moments: bool) -> Manifest:

@@ -16,6 +16,10 @@ MANIFEST = "manifest.json"
 MASTER, AVERAGE = "master", "ema"
 
 
+class Damaged(UserError):
+    """A checkpoint that is not what was written: an older one may be whole."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -154,7 +158,8 @@ def read_manifest(folder: Folder) -> Manifest:
     """The manifest of a committed checkpoint, checked against itself and against the files beside it.
 
     Raises:
-        UserError: not a checkpoint, or a damaged one.
+        Damaged: not what was written.
+        UserError: not a checkpoint, or of another format.
     """
     try:
         content = json.loads(folder.read(MANIFEST))
@@ -177,7 +182,7 @@ def read_manifest(folder: Folder) -> Manifest:
     for shard in manifest.shards:
         if sizes.get(shard.file) != shard.bytes:
             found = f"{sizes[shard.file]} bytes" if shard.file in sizes else "missing"
-            raise UserError(f"damaged: {found}, {shard.bytes} bytes were written", where=f"{folder.url}/{shard.file}")
+            raise Damaged(f"damaged: {found}, {shard.bytes} bytes were written", where=f"{folder.url}/{shard.file}")
     return manifest
 
 
@@ -185,17 +190,17 @@ def verify(folder: Folder, shards: list[Shard]) -> None:
     """Read whole files and compare their digests.
 
     Raises:
-        UserError: naming the damaged file.
+        Damaged: naming the file.
     """
     for shard in shards:
         if folder.digest(shard.file) != shard.sha256:
             where = f"{folder.url}/{shard.file}"
-            raise UserError("damaged: its content is not what was written (SHA-256 differs)", where=where)
+            raise Damaged("damaged: its content is not what was written (SHA-256 differs)", where=where)
 
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _damaged(folder: Folder, why: str) -> UserError:
-    return UserError(f"damaged: {why}", where=f"{folder.url}/{MANIFEST}")
+def _damaged(folder: Folder, why: str) -> Damaged:
+    return Damaged(f"damaged: {why}", where=f"{folder.url}/{MANIFEST}")

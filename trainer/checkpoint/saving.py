@@ -1,7 +1,4 @@
-"""Save: every rank writes the slices that it owns; the manifest, written last, makes them a checkpoint.
-
-The three parts (`collect`, `write_shard`, `_commit`) are apart so that the second can leave the training thread.
-"""
+"""Save: every rank writes the slices that it owns; the manifest, written last, makes them a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,53 +7,36 @@ import platform
 import re
 import secrets
 import subprocess
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from torch import Tensor, nn
 
 from configs import dump_config
-from trainer.checkpoint import randomness
-from trainer.checkpoint.manifest import (
-    AVERAGE,
-    MANIFEST,
-    MASTER,
-    EngineRecord,
-    Manifest,
-    Parameter,
-    architecture,
-    buffer_key,
-    piece_key,
-)
+from trainer.checkpoint.manifest import MANIFEST, EngineRecord, Manifest, Parameter
 from trainer.checkpoint.shards import nbytes, write_shard
+from trainer.checkpoint.snapshot import Engines, Snapshot, Tensors, take
 from trainer.checkpoint.storage import Folder, Written
-from trainer.distributed import agree_on_failure, all_reduce_sum, broadcast_object, gather_objects, raise_together
-from trainer.engine import MODEL, Engine
-from trainer.masters import Fragment
+from trainer.distributed import (
+    Group,
+    agree_on_failure,
+    all_reduce_sum,
+    broadcast_object,
+    gather_objects,
+    raise_together,
+)
 
 SHARD = re.compile(r"^shard-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors$")
-Tensors = dict[str, Tensor]
-Engines = Engine | Mapping[str, Engine]
-
-
-def named(engines: Engines) -> Mapping[str, Engine]:
-    """Engines by name; a single one is the model's."""
-    return {MODEL: engines} if isinstance(engines, Engine) else engines
 
 
 def save(engines: Engines, directory: str, state: dict[str, Any]) -> None:
-    """Write a checkpoint at an accumulation boundary. Collective.
-
-    Whoever reads `directory` meanwhile sees what was there before; if the save fails on any rank, nothing of it stays.
+    """Write a checkpoint at an accumulation boundary, and return when it is there. Collective.
 
     Args:
-        engines: what is saved, `model` among them: fp32 masters, optimiser state, average, buffers, steps of each.
+        engines: as `take`.
         directory: path or fsspec URL of this checkpoint alone.
         state: whatever else the run needs to go on, as JSON.
 
@@ -64,111 +44,34 @@ def save(engines: Engines, directory: str, state: dict[str, Any]) -> None:
         UserError: no room, or no permission; on every rank.
         ValueError: in the middle of an accumulation, whose gradients would be lost.
     """
-    engines = named(engines)
-    if any(engine.deepspeed.micro_steps % engine.config.engine.accumulation for engine in engines.values()):
-        raise ValueError("a checkpoint holds no gradients: save at an accumulation boundary")
-    folder = Folder(directory)
-    rank, world = dist.get_rank(), dist.get_world_size()
-    tensors, records = randomness.capture(), dict[str, EngineRecord]()
-    for key, engine in engines.items():
-        owned, records[key] = collect(engine, key)
-        tensors |= owned
-    needed = int(all_reduce_sum([float(nbytes(tensors))])[0])
-    attempt = broadcast_object(secrets.token_hex(4))
+    publish(take(engines, state), directory)
+
+
+def publish(snapshot: Snapshot, directory: str, group: Group = None) -> None:
+    """Make every rank's snapshot a checkpoint. Collective over `group`; may run in a thread of its own.
+
+    Whoever reads `directory` meanwhile sees what was there before; if it fails on any rank, nothing of it stays.
+
+    Raises:
+        UserError: no room, or no permission; on every rank.
+    """
+    folder, rank, world = Folder(directory), dist.get_rank(), dist.get_world_size()
+    needed = int(all_reduce_sum([float(nbytes(snapshot.tensors))], group)[0])
+    attempt = broadcast_object(secrets.token_hex(4), group=group)
     name = f"shard-{rank:05d}-of-{world:05d}-{attempt}.safetensors"
     try:
-        written = _write(folder, name, tensors, needed)
+        written = _write(folder, name, snapshot.tensors, needed, group)
     except BaseException:
         folder.remove([name])
         raise
-    gathered = gather_objects((written, records))
-    failure = agree_on_failure(_commit(folder, engines, gathered, state, needed) if gathered else None)
+    gathered = gather_objects((written, snapshot.records), group)
+    failure = agree_on_failure(_commit(folder, snapshot, gathered, needed) if gathered else None, group)
     if failure is not None:
         folder.remove([name])
         raise failure
 
 
-def collect(engine: Engine, name: str) -> tuple[Tensors, EngineRecord]:
-    """What this rank owns of an engine: tensors that share memory with it, and where they belong."""
-    masters, average = engine.masters, engine.average
-    rank, world = dist.get_rank(), dist.get_world_size()
-    flats = masters.flats()
-    tensors: Tensors = {}
-    parameters: dict[str, Parameter] = {}
-    for fragment in masters.fragments:
-        low, high = 0, fragment.numel
-        if fragment.replicated:
-            low, high = fragment.numel * rank // world, fragment.numel * (rank + 1) // world
-        values = {MASTER: masters.slice_of(fragment, flats)} | _moments(engine, fragment)
-        if average is not None and fragment.owner is not None:
-            values[AVERAGE] = masters.slice_of(fragment, average.flats)
-        start = fragment.start + low
-        if high > low:
-            for kind, value in values.items():
-                tensors[piece_key(name, fragment.name, kind, start)] = value[low:high].float()
-        parameters[fragment.name] = Parameter(
-            shape=fragment.shape,
-            trains=fragment.owner is not None,
-            step=_step(engine, fragment),
-            kinds=tuple(values),
-            pieces=[(start, high - low, rank)] if high > low else [],
-        )
-    if rank == 0:
-        tensors |= {buffer_key(name, key): buffer for key, buffer in persistent_buffers(engine.module).items()}
-    return tensors, _describe(engine, parameters)
-
-
-def persistent_buffers(module: nn.Module) -> Tensors:
-    """Buffers that belong to the state dict, by name."""
-    kept = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, part in module.named_modules()
-        for name in part._buffers
-        if name not in part._non_persistent_buffers_set
-    }
-    return {name: buffer for name, buffer in module.named_buffers() if name in kept}
-
-
-def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Whole shapes of parameters and persistent buffers, also where DeepSpeed has cut them up."""
-    parameters = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in module.named_parameters()}
-    return parameters | {name: tuple(b.shape) for name, b in persistent_buffers(module).items()}
-
-
-def _moments(engine: Engine, fragment: Fragment) -> Tensors:
-    """The optimiser's own tensors for a slice: those shaped like the tensor it updates."""
-    if fragment.owner is None:
-        return {}
-    owner = engine.masters.owners[fragment.owner]
-    state = engine.masters.optimizer.state.get(owner, {})
-    found = {kind: value for kind, value in state.items() if torch.is_tensor(value) and value.shape == owner.shape}
-    return {k: v.detach().view(-1).narrow(0, fragment.offset, fragment.numel) for k, v in found.items()}
-
-
-def _step(engine: Engine, fragment: Fragment) -> float | None:
-    if fragment.owner is None:
-        return None
-    state = engine.masters.optimizer.state.get(engine.masters.owners[fragment.owner], {})
-    return float(state["step"]) if "step" in state else None
-
-
-def _describe(engine: Engine, parameters: dict[str, Parameter]) -> EngineRecord:
-    named = dict(engine.module.named_parameters(remove_duplicate=False))
-    first = {id(parameter): name for name, parameter in engine.module.named_parameters()}
-    groups = engine.masters.optimizer.param_groups
-    return EngineRecord(
-        steps=engine.steps,
-        zero_stage=engine.config.engine.zero_stage,
-        precision=engine.config.engine.precision,
-        optimizer=type(engine.masters.optimizer).__name__,
-        groups=[{k: v for k, v in group.items() if isinstance(v, int | float | str | tuple)} for group in groups],
-        parameters=parameters,
-        tied={name: first[id(p)] for name, p in named.items() if first[id(p)] != name},
-        buffers={name: tuple(buffer.shape) for name, buffer in persistent_buffers(engine.module).items()},
-    )
-
-
-def _write(folder: Folder, name: str, tensors: Tensors, needed: int) -> Written:
+def _write(folder: Folder, name: str, tensors: Tensors, needed: int, group: Group) -> Written:
     """This rank's file; fails on every rank if it fails on any."""
     written: Written | None = None
     failure: Exception | None = None
@@ -178,33 +81,28 @@ def _write(folder: Folder, name: str, tensors: Tensors, needed: int) -> Written:
         failure = folder.explain(error, needed)
     except Exception as error:
         failure = error
-    raise_together(failure)
+    raise_together(failure, group)
     assert written is not None
     return written
 
 
 def _commit(
-    folder: Folder,
-    engines: Mapping[str, Engine],
-    gathered: list[tuple[Written, dict[str, EngineRecord]]],
-    state: dict[str, Any],
-    needed: int,
+    folder: Folder, snapshot: Snapshot, gathered: list[tuple[Written, dict[str, EngineRecord]]], needed: int
 ) -> Exception | None:
     """Rank 0: put the pieces together, check that nothing is missing, and let the checkpoint be seen."""
-    records = {name: _merge([records[name] for _, records in gathered]) for name in engines}
+    records = {name: _merge([records[name] for _, records in gathered]) for name in snapshot.records}
     shards = [vars(written) for written, _ in gathered]
-    model = engines[MODEL]
     try:
         manifest = Manifest.model_validate(
             {
-                "step": model.steps,
+                "step": snapshot.step,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "world_size": len(gathered),
-                "config": dump_config(model.config),
-                "config_hash": model.config.hash,
-                "architecture": architecture({name: shapes_of(engine.module) for name, engine in engines.items()}),
+                "config": dump_config(snapshot.config),
+                "config_hash": snapshot.config.hash,
+                "architecture": snapshot.architecture,
                 "versions": _versions(),
-                "state": state,
+                "state": snapshot.state,
                 "engines": records,
                 "shards": shards,
             }

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import Tensor
 
 from configs import UserError
 from trainer.checkpoint.loading import Pieces
 from trainer.checkpoint.manifest import AVERAGE, MASTER, Manifest, read_manifest, verify
+from trainer.checkpoint.retention import step_directory, steps_in
 from trainer.checkpoint.storage import Folder
 from trainer.engine import MODEL
-
-STEP = re.compile(r"^step-(\d{8,})$")
-
-
-def step_directory(folder: str, step: int) -> str:
-    """Where the checkpoint of a step lives among those of its run."""
-    return f"{folder.rstrip('/')}/step-{step:08d}"
 
 
 def latest(folder: str) -> str | None:
@@ -26,9 +18,8 @@ def latest(folder: str) -> str | None:
 
     Whole means committed, with every file there at its full length; `load` verifies the digests.
     """
-    found = [(int(match[1]), match[0]) for name in Folder(folder).folders() if (match := STEP.match(name))]
-    for _, name in sorted(found, reverse=True):
-        directory = f"{folder.rstrip('/')}/{name}"
+    for step in reversed(steps_in(folder)):
+        directory = step_directory(folder, step)
         try:
             describe(directory)
         except UserError:

@@ -71,11 +71,13 @@ def capture(config: Config) -> Batch:
     person = synthesise_subject(0, 1, image_size=(height, width))[0]
     images, masks = (torch.stack([picture(data) for data in files]) for files in (person.images, person.masks))
     extrinsics, K = (torch.from_numpy(a).float() for a in (person.world_to_camera, person.K))
-    views = Views(images[None], masks[None, :, :1], Cameras(extrinsics[None], K[None], width, height))
+    views = Views(
+        images[None], masks[None, :, :1], Cameras(extrinsics[None], K[None], width, height), torch.zeros(1, 52)
+    )
     sources, targets = config.data.source_views[1], config.data.target_views
     order = torch.randperm(len(person.images), generator=torch.Generator().manual_seed(0))
     chosen = [slice(None), order[:sources].tolist()], [slice(None), order[sources : sources + targets].tolist()]
-    return Batch(views[tuple(chosen[0])], views[tuple(chosen[1])], ("synthetic",), 1, torch.zeros(1, 52))
+    return Batch(views[tuple(chosen[0])], views[tuple(chosen[1])], ("synthetic",), 1)
 
 
 def picture(data: bytes | None) -> Tensor:

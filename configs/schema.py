@@ -170,6 +170,10 @@ class EvaluationConfig(Section):
     subjects: int | None = Field(default=None, gt=0, description="how many held-out subjects; none is all")
     source_views: Positive = 4
     target_views: Positive = 4
+    frames: Literal["first", "all"] = Field(
+        default="first",
+        description="the first capture of each subject, or all of them: mean over a subject's captures, then subjects",
+    )
     lpips: bool = Field(default=False, description="needs objective.lpips weights")
 
 

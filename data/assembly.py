@@ -9,7 +9,6 @@ from concurrent.futures import Future
 import numpy as np
 import torch
 
-from data.arkit import coefficients
 from data.cache import PixelCache
 from data.dataset import Dataset, Members, decode_view, empty_pixels, pack_views
 from data.sampling import Sample
@@ -59,10 +58,9 @@ class Assembly:
         parts = [self._calibration(sample) for sample in self._samples]
         calibration = np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
         views = pack_views(self.images, self.masks, calibration, self.image_size)
-        targets = [(self.datasets[sample.dataset].index, sample.target_row) for sample in self._samples]
-        names = tuple(index.text("name", row) for index, row in targets)
-        faces = torch.from_numpy(np.stack([coefficients(index.expression(row)) for index, row in targets]))
-        batch = PackedBatch(views, self._sources, names, self._consumed, faces)
+        names = tuple(self.datasets[s.dataset].index.text("name", s.target_row) for s in self._samples)
+        faces = torch.from_numpy(np.stack([self._faces(sample) for sample in self._samples]))
+        batch = PackedBatch(views, self._sources, faces, names, self._consumed)
         return batch.pin_memory() if self._pin else batch
 
     def _calibration(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +72,13 @@ class Assembly:
         both = zip(source, target, strict=True)
         matrices, K = (np.concatenate([s[list(sample.source)], t[list(sample.target)]]) for s, t in both)
         return matrices, K
+
+    def _faces(self, sample: Sample) -> np.ndarray:
+        """Coefficients `[2, 52]` of a sample's source and of its target."""
+        dataset = self.datasets[sample.dataset]
+        target = dataset.coefficients(sample.target_row)
+        same = sample.source_row == sample.target_row
+        return np.stack([target if same else dataset.coefficients(sample.source_row), target])
 
 
 class Task:

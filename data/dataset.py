@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from configs.errors import UserError
 from configs.store import StoreConfig
+from data.arkit import coefficients
 from data.capture import Capture, camera_centers
 from data.images import Fit, load, load_into
 from data.index import Index
@@ -145,7 +146,8 @@ class Dataset:
         for place, (one, data) in enumerate(zip(members, self._read(members), strict=True)):
             decode_view(*data, images[0, place], masks[0, place], one.size, one.image.where)
         world_to_camera, K = (part[chosen][None] for part in self.calibration(row, image_size))
-        return pack_views(images, masks, (world_to_camera, K), image_size).unpack()
+        face = torch.from_numpy(self.coefficients(row))[None]
+        return pack_views(images, masks, (world_to_camera, K), image_size).unpack(face)
 
     def capture(self, name: str) -> Capture:
         """A whole capture with its images still encoded; `name` as in `views`."""
@@ -194,6 +196,10 @@ class Dataset:
             self._calibrations[key] = found
         return found
 
+    def coefficients(self, row: int) -> NDArray[np.float32]:
+        """ARKit coefficients `[52]` of the expression of a row, 0 where it names none (`data.arkit`)."""
+        return coefficients(self.index.expression(row))
+
     def _read(self, members: Sequence[Members]) -> list[tuple[Buffer, Buffer | None]]:
         """Encoded images and masks, in one go."""
         data = iter(self.fetch([part for one in members for part in one.ranges]).result())
@@ -226,7 +232,8 @@ def capture_views(capture: Capture, cameras: Sequence[str], image_size: tuple[in
         decode_view(capture.images[view], capture.masks[view], images[0, place], masks[0, place], size, where)
     K = [Fit.of(capture.sizes[v], image_size).intrinsics(capture.K[v], image_size) for v in chosen]
     calibration = capture.world_to_camera[chosen][None].astype(np.float32), np.stack(K)[None].astype(np.float32)
-    return pack_views(images, masks, calibration, image_size).unpack()
+    face = torch.from_numpy(coefficients(capture.expression))[None]
+    return pack_views(images, masks, calibration, image_size).unpack(face)
 
 
 def empty_pixels(shape: tuple[int, ...], image_size: tuple[int, int]) -> tuple[Pixels, Pixels]:

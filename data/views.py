@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -97,14 +97,19 @@ class Views(Tensors):
         images: `[batch, view, 3, height, width]`, sRGB in [0, 1].
         masks: `[batch, view, 1, height, width]`, coverage of the person in [0, 1].
         cameras: `[batch, view]` cameras.
+        coefficients: `[batch, 52]` the expression at the instant that all these views show, in the order of
+            `data.arkit.ARKIT`, 0 where a capture names none; datasets and streams always give them.
     """
 
     images: Tensor
     masks: Tensor
     cameras: Cameras
+    coefficients: Tensor | None = None
 
-    def __getitem__(self, index: object) -> Views:
-        return Views(self.images[index], self.masks[index], self.cameras[index])  # type: ignore[index]
+    def __getitem__(self, index: Any) -> Views:
+        of_batch = index[0] if isinstance(index, tuple) else index
+        coefficients = None if self.coefficients is None else self.coefficients[of_batch]
+        return Views(self.images[index], self.masks[index], self.cameras[index], coefficients)
 
 
 @dataclass(frozen=True)
@@ -121,10 +126,11 @@ class PackedViews(Tensors):
     masks: Tensor
     cameras: Cameras
 
-    def unpack(self) -> Views:
-        """The same as floats, on the device they are on."""
+    def unpack(self, coefficients: Tensor) -> Views:
+        """The same as floats, on the device they are on; `coefficients` `[batch, 52]` as `Views` keeps them."""
         colors = self.images.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        return Views(colors, self.masks[..., None, :, :].to(torch.float32).div_(255), self.cameras)
+        masks = self.masks[..., None, :, :].to(torch.float32).div_(255)
+        return Views(colors, masks, self.cameras, coefficients)
 
     def __getitem__(self, index: object) -> PackedViews:
         return PackedViews(self.images[index], self.masks[index], self.cameras[index])  # type: ignore[index]
@@ -137,14 +143,16 @@ class PackedBatch(Tensors):
     Attributes:
         views: source views, then target views, in the order of `Batch`.
         sources: how many of the views are source views.
-        names, consumed, coefficients: as in `Batch`.
+        coefficients: `[batch, 2, 52]` the expressions that the source views and the target views show; they differ
+            where the two are from different frames (`data.other_frame`).
+        names, consumed: as in `Batch`.
     """
 
     views: PackedViews
     sources: int
+    coefficients: Tensor
     names: tuple[str, ...]
     consumed: int
-    coefficients: Tensor | None = None
 
     def pin_memory(self) -> PackedBatch:
         """Page-locked copy for asynchronous transfer to a GPU; `torch.utils.data.DataLoader` calls it too."""
@@ -153,8 +161,9 @@ class PackedBatch(Tensors):
     def unpack(self) -> Batch:
         """Source and target as floats, on the device they are on."""
         whole = slice(None)
-        source, target = self.views[whole, : self.sources], self.views[whole, self.sources :]
-        return Batch(source.unpack(), target.unpack(), self.names, self.consumed, self.coefficients)
+        source = self.views[whole, : self.sources].unpack(self.coefficients[:, 0])
+        target = self.views[whole, self.sources :].unpack(self.coefficients[:, 1])
+        return Batch(source, target, self.names, self.consumed)
 
 
 @dataclass(frozen=True)
@@ -166,12 +175,9 @@ class Batch(Tensors):
         target: what supervises it; disjoint from the source unless the config says otherwise.
         names: name of every sample's target capture, in order.
         consumed: samples consumed by **all** ranks once this batch is done: the only data state in a checkpoint.
-        coefficients: `[batch, 52]` the target captures' expressions in the order of `data.arkit.ARKIT`, 0 where a
-            capture names none; streams always give them.
     """
 
     source: Views
     target: Views
     names: tuple[str, ...]
     consumed: int
-    coefficients: Tensor | None = None

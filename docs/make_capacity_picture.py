@@ -85,9 +85,10 @@ def capture() -> Batch:
     masks = [np.asarray(Image.open(io.BytesIO(data or b"")), np.float32) / 255 for data in person.masks]
     extrinsics, K = (torch.from_numpy(a).float()[None] for a in (person.world_to_camera, person.K))
     images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)[None]
-    views = Views(images, torch.from_numpy(np.stack(masks))[None, :, None], Cameras(extrinsics, K, SIZE, SIZE))
+    cameras, coverage = Cameras(extrinsics, K, SIZE, SIZE), torch.from_numpy(np.stack(masks))[None, :, None]
+    views = Views(images, coverage, cameras, torch.zeros(1, 52))
     whole = slice(None)
-    return Batch(views[whole, [2, 6, 8, 12]], views[whole, [1, 7, 9, 13]], ("synthetic",), 1, torch.zeros(1, 52))
+    return Batch(views[whole, [2, 6, 8, 12]], views[whole, [1, 7, 9, 13]], ("synthetic",), 1)
 
 
 if __name__ == "__main__":

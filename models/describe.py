@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from configs.schema import SystemConfig
+from data.arkit import ARKIT
 from models.layers import Attention
 from models.system import System, build
 
@@ -39,11 +40,11 @@ def parameters_by_part(module: nn.Module) -> dict[str, int]:
     return {name: count for name, count in {**counts, "(own)": own}.items() if count}
 
 
-def source_inputs(batch: int, views: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def source_inputs(batch: int, views: int, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `System.forward` takes, on the meta device."""
-    shapes = ((batch, views, 3, height, width), (batch, views, 4, 4), (batch, views, 3, 3))
-    images, world_to_camera, K = (torch.empty(shape, device="meta") for shape in shapes)
-    return images, world_to_camera, K
+    shapes = ((batch, views, 3, height, width), (batch, views, 4, 4), (batch, views, 3, 3), (batch, len(ARKIT)))
+    images, world_to_camera, K, coefficients = (torch.empty(shape, device="meta") for shape in shapes)
+    return images, world_to_camera, K, coefficients
 
 
 def gaussians_by_layer(outputs: Outputs) -> dict[str, int]:
@@ -76,7 +77,7 @@ def activation_bytes(system: System, inputs: tuple[Tensor, ...]) -> int:
     for attention in attentions:
         attention.kernel = _fused_attention
     try:
-        with _Live() as live:
+        with Live([*system.parameters(), *system.buffers(), *inputs]) as live:
             outputs = system(*inputs)
             torch.stack([t.sum() for t in outputs.values() if t.requires_grad]).sum().backward()
     finally:
@@ -87,13 +88,20 @@ def activation_bytes(system: System, inputs: tuple[Tensor, ...]) -> int:
     return live.peak
 
 
-class _Live(TorchDispatchMode):
-    """Adds up the storages that live."""
+class Live(TorchDispatchMode):
+    """Adds up the storages that are made inside of it, while they live.
 
-    def __init__(self) -> None:
+    Args:
+        there: tensors whose memory was there before: a view of one is nothing new.
+
+    Attributes:
+        now, peak: bytes.
+    """
+
+    def __init__(self, there: Iterable[Tensor]) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: dict[int, Any] = {}
+        self._known: dict[int, Any] = {tensor.untyped_storage()._cdata: None for tensor in there}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -105,7 +113,7 @@ class _Live(TorchDispatchMode):
     def _count(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key not in self._known and not isinstance(tensor, nn.Parameter):
+        if key not in self._known:
             self.now += storage.nbytes()
             self.peak = max(self.peak, self.now)
             self._known[key] = weakref.finalize(storage, self._forget, key, storage.nbytes())

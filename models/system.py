@@ -16,7 +16,7 @@ from data.views import Cameras, Views
 from models.gaussians import Gaussians
 from models.render import render
 
-Forward = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]
+Forward = Callable[[Tensor, Tensor, Tensor, Tensor | None], Mapping[str, Tensor]]
 FIELDS = ("means", "quats", "scales", "opacities", "sh")
 
 
@@ -52,16 +52,23 @@ class System(nn.Module, ABC):
     """A family of models. `models/<name>/` holds one subclass, called `Model`."""
 
     @abstractmethod
-    def forward(self, images: Tensor, world_to_camera: Tensor, K: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, world_to_camera: Tensor, K: Tensor, coefficients: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Tensors in, tensors out, so that ZeRO-3's hooks and `torch.export` see them all.
 
         Args:
             images: `[batch, view, 3, h, w]` sRGB in [0, 1].
             world_to_camera: `[batch, view, 4, 4]`.
             K: `[batch, view, 3, 3]` pixels.
+            coefficients: `[batch, 52]` the expression that the head shall show, in the order of `data.arkit.ARKIT`;
+                systems that read it from the images alone ignore it.
 
         Returns:
             `foreground.<field>` of `Gaussians`, `background.<field>` where there is one, and extras.
+
+        Raises:
+            UserError: no coefficients for a system that needs them.
         """
 
 
@@ -78,14 +85,14 @@ class LatentSystem(System):
         """Z `[batch, *latent_shape]` of source views as `forward` takes them."""
 
     def check_decoder(self) -> None:
-        """Raise UserError where `decode` would: this decoder looks at the source images too."""
+        """Raise UserError where `decode` would: Z is not all that this decoder looks at."""
 
     @abstractmethod
     def decode(self, latents: Tensor) -> dict[str, Tensor]:
         """`foreground.<field>` and extras from `[batch, *latent_shape]` alone; there is no background in it.
 
         Raises:
-            UserError: this checkpoint's decoder looks at the source images too.
+            UserError: this checkpoint's decoder looks at the source images or at expression coefficients too.
         """
 
 
@@ -107,8 +114,9 @@ def build(config: SystemConfig) -> System:
 
 
 def predict(forward: Forward, source: Views) -> Prediction:
-    """Call a system (or the engine around it) on source views."""
-    return prediction_of(forward(source.images, source.cameras.world_to_camera, source.cameras.K))
+    """Call a system (or the engine around it) on source views, for the expression that they show."""
+    cameras = source.cameras
+    return prediction_of(forward(source.images, cameras.world_to_camera, cameras.K, source.coefficients))
 
 
 def prediction_of(tensors: Mapping[str, Tensor]) -> Prediction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -32,9 +33,10 @@ class Evaluation:
 
     Attributes:
         protocol: how it was measured; numbers compare only under the same one.
-        means: `psnr` (dB), `ssim` and, where measured, `lpips`: mean over views, then over subjects.
+        means: `psnr` (dB), `ssim` and, where measured, `lpips`: mean over views, then over a subject's captures, then
+            over subjects.
         subjects: the same for every subject.
-        rows: pictures of the first subjects; on rank 0 only.
+        rows: pictures of the first captures; on rank 0 only.
     """
 
     protocol: str
@@ -44,26 +46,30 @@ class Evaluation:
 
 
 def protocol_name(config: Config, subjects: int) -> str:
-    """`heldout-16subjects-4source-4target-128x128-full`: full images, spread sources, other views as targets."""
+    """`heldout-16subjects-4source-4target-128x128-full`: full images, spread sources, other views as targets.
+
+    `-allframes` at its end where every capture of a subject counts, not the first alone.
+    """
     height, width = config.data.image_size
     settings = config.evaluation
-    return (
-        f"heldout-{subjects}subjects-{settings.source_views}source-{settings.target_views}target-{height}x{width}-full"
-    )
+    views = f"{settings.source_views}source-{settings.target_views}target"
+    frames = "-allframes" if settings.frames == "all" else ""
+    return f"heldout-{subjects}subjects-{views}-{height}x{width}-full{frames}"
 
 
 def evaluate(forward: Forward, dataset: Dataset, config: Config, world: Distributed) -> Evaluation:
-    """Measure one capture of every held-out subject; collective.
+    """Measure the first capture of every held-out subject, or all captures; collective.
 
     Args:
         forward: the system or the engine around it.
         dataset: held-out subjects.
         config: `evaluation` and `data.image_size` say how.
-        world: subjects are shared out over its ranks.
+        world: captures are shared out over its ranks.
     """
-    names = evaluation_captures(dataset, config)
+    captures = evaluation_captures(dataset, config)
+    names = list(captures)
     mine = names[world.rank :: world.world_size]
-    # Sharded forwards are collective: every rank must make as many, so the short ones repeat a subject.
+    # Sharded forwards are collective: every rank must make as many, so the short ones repeat a capture.
     padded = mine + names[:1] * (-(-len(names) // world.world_size) - len(mine))
     lpips = _perceptual(config, world)
     found: dict[str, dict[str, float]] = {}
@@ -73,22 +79,29 @@ def evaluate(forward: Forward, dataset: Dataset, config: Config, world: Distribu
         prediction = render_held_out(forward, source, target)
         if index < len(mine):
             found[name] = measure(prediction, target.images, lpips)
-            rows[name] = Row.small(source.images[0], target.images[0], prediction[0])
-    return _collect(found, rows, names, protocol_name(config, len(names)))
+            if name in names[:SHEET_ROWS]:
+                rows[name] = Row.small(source.images[0], target.images[0], prediction[0])
+    return _collect(found, rows, captures, config)
 
 
 def evaluate_checkpoint(
-    location: str, url: str, *, subjects: int | None = None, source_views: int | None = None
+    location: str,
+    url: str,
+    *,
+    subjects: int | None = None,
+    source_views: int | None = None,
+    target_views: int | None = None,
+    frames: Literal["first", "all"] | None = None,
 ) -> Evaluation:
     """Measure a checkpoint by itself, in this process.
 
     Args:
         location: folder of the checkpoint.
         url: dataset of held-out subjects.
-        subjects, source_views: instead of what the checkpoint's config says.
+        subjects, source_views, target_views, frames: instead of what the checkpoint's config says.
     """
     system, config = load_system(location)
-    asked = {"subjects": subjects, "source_views": source_views}
+    asked = {"subjects": subjects, "source_views": source_views, "target_views": target_views, "frames": frames}
     settings = config.evaluation.model_copy(update={name: value for name, value in asked.items() if value is not None})
     config = config.model_copy(update={"evaluation": settings})
     world = initialise(os.cpu_count() or 1, config.run.seed)
@@ -96,10 +109,11 @@ def evaluate_checkpoint(
         return evaluate(system.to(world.device), dataset, config, world)
 
 
-def evaluation_captures(dataset: Dataset, config: Config) -> list[str]:
-    """The first capture of each of the first subjects."""
+def evaluation_captures(dataset: Dataset, config: Config) -> dict[str, str]:
+    """The captures to measure, and whose each is: of the first subjects the first one, or all."""
     subjects = dataset.subjects[: config.evaluation.subjects]
-    return [dataset.captures_of(subject)[0] for subject in subjects]
+    last = None if config.evaluation.frames == "all" else 1
+    return {name: subject for subject in subjects for name in dataset.captures_of(subject)[:last]}
 
 
 def held_out_views(dataset: Dataset, name: str, config: Config) -> tuple[Views, Views]:
@@ -154,7 +168,8 @@ def mean_image_baseline(train: Dataset, test: Dataset, config: Config, subjects:
     means: dict[str, Tensor] = {}
     chosen = [train.captures_of(subject)[0] for subject in train.subjects[:subjects]]
     found, rows = {}, {}
-    for name in evaluation_captures(test, config):
+    captures = evaluation_captures(test, config)
+    for name in captures:
         source, target = _held_out_cameras(test, name, config)
         for camera in set(target) - set(means):
             means[camera] = torch.stack([train.views(c, [camera], size).images[0, 0] for c in chosen]).mean(dim=0)
@@ -162,12 +177,13 @@ def mean_image_baseline(train: Dataset, test: Dataset, config: Config, subjects:
         prediction = torch.stack([means[camera] for camera in target])[None]
         found[name] = measure(prediction, truth)
         rows[name] = Row.small(test.views(name, source, size).images[0], truth[0], prediction[0])
-    names = list(found)
-    return Evaluation(protocol_name(config, len(names)), average(found), found, [rows[n] for n in names[:SHEET_ROWS]])
+    measured = _by_subject(found, captures)
+    protocol = protocol_name(config, len(measured))
+    return Evaluation(protocol, average(measured), measured, list(rows.values())[:SHEET_ROWS])
 
 
 def average(subjects: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Mean over subjects of every metric."""
+    """Mean of every metric over subjects, or whatever has measured the same."""
     kinds = next(iter(subjects.values()))
     return {kind: sum(metrics[kind] for metrics in subjects.values()) / len(subjects) for kind in kinds}
 
@@ -182,14 +198,22 @@ def _perceptual(config: Config, world: Distributed) -> nn.Module | None:
     return network.to(world.device)
 
 
+def _by_subject(found: dict[str, dict[str, float]], captures: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Mean over the captures of each subject."""
+    subjects: dict[str, dict[str, dict[str, float]]] = {}
+    for name, subject in captures.items():
+        subjects.setdefault(subject, {})[name] = found[name]
+    return {subject: average(its) for subject, its in subjects.items()}
+
+
 def _collect(
-    found: dict[str, dict[str, float]], rows: dict[str, Row], names: Sequence[str], protocol: str
+    found: dict[str, dict[str, float]], rows: dict[str, Row], captures: dict[str, str], config: Config
 ) -> Evaluation:
-    """Bring the ranks' subjects together; the mean does not depend on how they were shared out."""
+    """Bring the ranks' captures together; the mean does not depend on how they were shared out."""
     everybody = {
         name: metrics for part in broadcast_object(gather_objects(found)) or [] for name, metrics in part.items()
     }
-    shown = {name: row for name, row in rows.items() if name in names[:SHEET_ROWS]}
-    pictures = {name: row for part in gather_objects(shown) or [] for name, row in part.items()}
-    subjects = {name: everybody[name] for name in names}
-    return Evaluation(protocol, average(subjects), subjects, [pictures[name] for name in names if name in pictures])
+    pictures = {name: row for part in gather_objects(rows) or [] for name, row in part.items()}
+    subjects = _by_subject(everybody, captures)
+    shown = [pictures[name] for name in captures if name in pictures]
+    return Evaluation(protocol_name(config, len(subjects)), average(subjects), subjects, shown)

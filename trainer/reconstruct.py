@@ -60,6 +60,9 @@ def reconstruct(
 ) -> ReconstructReport:
     """Make a head from a capture.
 
+    A system that follows expressions is told the capture's coefficients; a capture that names none of ARKit's counts as
+    neutral.
+
     Args:
         checkpoint: folder of a checkpoint.
         location: a capture folder, or `DATASET#capture`.

@@ -69,7 +69,7 @@ class CountedForward:
         self._counted: dict[tuple[Any, ...], int] = {}
         self._sum = self._calls = 0
 
-    def __call__(self, *args: torch.Tensor) -> Mapping[str, torch.Tensor]:
+    def __call__(self, *args: Any) -> Mapping[str, torch.Tensor]:
         """Forward."""
         shapes = tuple(getattr(arg, "shape", None) for arg in args)
         if shapes in self._counted:

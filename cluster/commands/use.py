@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,6 +42,11 @@ def evaluate(
     dataset: Annotated[str, typer.Argument(help="held-out people: a folder, file:// or s3://")],
     subjects: Annotated[int | None, typer.Option(min=1, help="only the first n people")] = None,
     views: Annotated[int | None, typer.Option(min=1, help="source views; default: as trained")] = None,
+    target_views: Annotated[int | None, typer.Option(min=1, help="views measured; default: as trained")] = None,
+    frames: Annotated[
+        Literal["first", "all"] | None,
+        typer.Option(help="each person's first capture, or the mean over all of them; default: as trained"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Measure a checkpoint on people whom it never saw; the numbers come with the name of their protocol.
@@ -51,7 +56,14 @@ def evaluate(
     from cluster.runs import find_checkpoint
     from trainer.evaluation import evaluate_checkpoint
 
-    found = evaluate_checkpoint(find_checkpoint(checkpoint), dataset, subjects=subjects, source_views=views)
+    found = evaluate_checkpoint(
+        find_checkpoint(checkpoint),
+        dataset,
+        subjects=subjects,
+        source_views=views,
+        target_views=target_views,
+        frames=frames,
+    )
     if as_json:
         print(json.dumps({"protocol": found.protocol, **found.means}))
         return

@@ -60,7 +60,12 @@ class HeadsUpConfig(SystemConfig):
     latent_size: Positive = Field(default=64, description="side of the UV latent grid (paper: 64)")
     uv_size: Positive = Field(default=256, description="side of the UV Gaussian map; its square is the Gaussian count")
     sh_degree: Literal[0, 1, 2, 3] = Field(default=1, description="paper: 1")
-    offset_range: float = Field(default=0.05, gt=0, description="largest offset from the template, metres (ours)")
+    anchor: Literal["neutral", "tracked"] = Field(
+        default="neutral",
+        description="what offsets start from: the neutral template, or the template moved by the source's ARKit "
+        "coefficients (paper: the fixed one wins)",
+    )
+    offset_range: float = Field(default=0.05, gt=0, description="largest offset from the anchor, metres (ours)")
     pixel_features: bool = Field(default=False, description="ours: sample image features where template points project")
     pixel_grid: Positive = Field(default=32, description="side of the grid of template points that sample features")
     pixel_channels: Positive = Field(default=48, description="channels of the sampled features after fusion")

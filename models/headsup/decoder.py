@@ -1,4 +1,4 @@
-"""The foreground decoder: latent Z -> UV maps -> Gaussians anchored to the neutral template."""
+"""The foreground decoder: latent Z -> UV maps -> Gaussians anchored to the template."""
 
 from __future__ import annotations
 
@@ -47,7 +47,11 @@ class Decoder(nn.Module):
 
 
 class Anchors:
-    """The template at the decoder's resolution; turns maps into Gaussians."""
+    """The neutral template at the decoder's resolution; turns maps into Gaussians.
+
+    A tracked anchor moves the positions alone: normals, frames and sizes stay the neutral template's, and the maps,
+    which turn and scale every Gaussian, have to follow the skin.
+    """
 
     def __init__(self, template: TemplateMaps, offset_range: float) -> None:
         self.positions = template.positions.flatten(0, 1)
@@ -63,18 +67,19 @@ class Anchors:
                 setattr(self, name, getattr(self, name).to(device))
         return self
 
-    def means(self, maps: Tensor) -> Tensor:
-        """Centres `[b, n, 3]`: mu = template + r tanh(x)."""
-        return self.positions + self.offset_range * torch.tanh(_texels(maps[:, :3]))
+    def means(self, maps: Tensor, moved: Tensor | None = None) -> Tensor:
+        """Centres `[b, n, 3]`: mu = template + r tanh(x); the template `moved` by `[b, n, 3]` metres, or neutral."""
+        positions = self.positions if moved is None else self.positions + moved
+        return positions + self.offset_range * torch.tanh(_texels(maps[:, :3]))
 
-    def gaussians(self, maps: Tensor) -> Gaussians:
-        """All attributes from maps `[b, channels, s, s]`."""
+    def gaussians(self, maps: Tensor, moved: Tensor | None = None) -> Gaussians:
+        """All attributes from maps `[b, channels, s, s]`; `moved` as in `means`."""
         texels = _texels(maps)
         color = (torch.sigmoid(texels[..., GEOMETRY : GEOMETRY + 3]) - 0.5) / SH_DC
         higher = texels[..., GEOMETRY + 3 :].unflatten(-1, (-1, 3)) if texels.shape[-1] > GEOMETRY + 3 else None
         sh = color[..., None, :] if higher is None else torch.cat([color[..., None, :], higher], dim=-2)
         return Gaussians(
-            means=self.means(maps),
+            means=self.means(maps, moved),
             quats=self.quats + 0.5 * texels[..., 6:10],
             scales=self.log_scales + 2 * torch.tanh(texels[..., 3:6] / 2),
             opacities=texels[..., 10] + OPACITY_BIAS,

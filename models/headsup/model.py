@@ -18,7 +18,7 @@ from models.headsup.encoder import Encoder, padded, plucker_rays
 from models.headsup.fusion import Fusion
 from models.headsup.pixels import ColorSkip, PixelFeatures
 from models.system import LatentSystem, tensors_of
-from models.template import load_template
+from models.template import ExpressionOffsets, load_template
 from models.transfer import initialise
 
 
@@ -30,6 +30,11 @@ class Model(LatentSystem):
         self.config = config
         template = load_template(config.template.name, config.template.path)
         self.anchors = Anchors(template.maps(config.uv_size), config.offset_range)
+        # Of the tracked anchor, by the side of the map; the neutral one stands still.
+        self.expressions: dict[int, ExpressionOffsets] = {}
+        if config.anchor == "tracked":
+            sides = {config.uv_size, config.pixel_grid} if config.pixel_features else {config.uv_size}
+            self.expressions = {side: ExpressionOffsets(template, side) for side in sides}
         self.latent_points = template.maps(config.latent_size).positions.flatten(0, 1)
         self.encoder = Encoder(config)
         self.fusion = Fusion(config)
@@ -55,12 +60,17 @@ class Model(LatentSystem):
         """See `LatentSystem`."""
         return (self.config.width, self.config.latent_size, self.config.latent_size)
 
-    def forward(self, images: Tensor, world_to_camera: Tensor, K: Tensor) -> dict[str, Tensor]:
-        """See `System.forward`. Extras: `latents` `[b, width, l, l]`, `maps` `[b, channels, s, s]`."""
+    def forward(
+        self, images: Tensor, world_to_camera: Tensor, K: Tensor, coefficients: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """See `System.forward`; only `anchor: tracked` looks at the coefficients, and needs them.
+
+        Extras: `latents` `[b, width, l, l]`, `maps` `[b, channels, s, s]`.
+        """
         cameras = _cameras(images, world_to_camera, K)
         with self._precision(images.device):
-            latents = self._encode(images, cameras)
-            tensors = self._decode(latents, (images, cameras))
+            latents = self._encode(images, cameras, coefficients)
+            tensors = self._decode(latents, self._moved(coefficients, self.config.uv_size), (images, cameras))
             if self.config.background.enabled:
                 tensors |= {f"background.{name}": tensor for name, tensor in self.background(images).items()}
         return tensors
@@ -68,7 +78,7 @@ class Model(LatentSystem):
     def encode(self, images: Tensor, world_to_camera: Tensor, K: Tensor) -> Tensor:
         """Source views `[b, v, 3, h, w]` -> latent Z `[b, width, l, l]`, for any number of views."""
         with self._precision(images.device):
-            return self._encode(images, _cameras(images, world_to_camera, K))
+            return self._encode(images, _cameras(images, world_to_camera, K), None)
 
     def check_decoder(self) -> None:
         """See `LatentSystem`."""
@@ -77,6 +87,13 @@ class Model(LatentSystem):
                 "this model fetches colours from the source images, so its latents alone make no head",
                 where="model.color_skip",
                 hint="train one with model.color_skip=false (preset headsup-nano-latent)",
+            )
+        if self.config.anchor == "tracked":
+            raise UserError(
+                "this model's anchors follow expression coefficients, which its latents do not hold, so its latents "
+                "alone make no head",
+                where="model.anchor",
+                hint="train one with model.anchor=neutral",
             )
 
     def decode(self, latents: Tensor) -> dict[str, Tensor]:
@@ -91,28 +108,44 @@ class Model(LatentSystem):
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
-    def _encode(self, images: Tensor, cameras: Cameras) -> Tensor:
+    def _moved(self, coefficients: Tensor | None, side: int) -> Tensor | None:
+        """How far a map's anchors are from the neutral template, `[b, side * side, 3]` metres; none if they stay."""
+        if self.config.anchor == "neutral":
+            return None
+        if coefficients is None:
+            raise UserError(
+                "this model's anchors follow the expression, and these views come without its coefficients",
+                where="model.anchor: tracked",
+                hint="give Views.coefficients, zeros for a neutral face",
+            )
+        return self.expressions[side](coefficients)
+
+    def _encode(self, images: Tensor, cameras: Cameras, coefficients: Tensor | None) -> Tensor:
         tokens, fine = self.encoder(images, plucker_rays(cameras))
         hints = None
         if self.config.pixel_features:
             size = (padded(cameras.height, self.encoder.multiple), padded(cameras.width, self.encoder.multiple))
             points, normals = self.pixel_points.to(images.device), self.pixel_normals.to(images.device)
+            moved = self._moved(coefficients, self.config.pixel_grid)
+            points = points if moved is None else points + moved
             hints = self.pixel_features(fine, size, images, cameras, points, normals)
         latents = self.fusion(tokens, self.latent_points.to(images.device), hints)
         side = self.config.latent_size
         return latents.transpose(1, 2).unflatten(2, (side, side))
 
-    def _decode(self, latents: Tensor, source: tuple[Tensor, Cameras] | None = None) -> dict[str, Tensor]:
+    def _decode(
+        self, latents: Tensor, moved: Tensor | None = None, source: tuple[Tensor, Cameras] | None = None
+    ) -> dict[str, Tensor]:
         maps, features = self.decoder(latents)
         anchors = self.anchors.to(latents.device)
         if self.config.color_skip:
             assert source is not None, "check_decoder() refuses"
             images, cameras = source
-            means = anchors.means(maps)
+            means = anchors.means(maps, moved)
             residual, color = self.color_skip(features, means, anchors.normals, images, cameras)
             maps = maps + residual
             maps = torch.cat([maps[:, :GEOMETRY], maps[:, GEOMETRY : GEOMETRY + 3] + color, maps[:, GEOMETRY + 3 :]], 1)
-        return tensors_of(anchors.gaussians(maps), "foreground") | {"latents": latents, "maps": maps}
+        return tensors_of(anchors.gaussians(maps, moved), "foreground") | {"latents": latents, "maps": maps}
 
 
 def _cameras(images: Tensor, world_to_camera: Tensor, K: Tensor) -> Cameras:

@@ -44,12 +44,14 @@ class PixelFeatures(nn.Module):
             padded: see `fine`.
             images: `[b, v, 3, h, w]`.
             cameras: `[b, v]`.
-            points, normals: `[grid * grid, 3]` of the template.
+            points: `[grid * grid, 3]` of the neutral template, or `[b, grid * grid, 3]` of the tracked one.
+            normals: `[grid * grid, 3]` of the neutral template.
 
         Returns:
             hints `[b, latents, width]`.
         """
         batch, views = images.shape[:2]
+        points = points[..., None, :, :]  # the same in every view
         pixels = cameras.project(points)[0].flatten(0, 1)
         features = sample(self.reduce(fine), pixels, *padded)
         colors = sample(images.flatten(0, 1), pixels, cameras.height, cameras.width) * 2 - 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -27,13 +29,16 @@ class ExpressionOffsets:
             raise UserError(
                 "the template has none of ARKit's blendshapes, so expressions cannot move it",
                 where="model.template",
-                hint="set objective.position_target=neutral, or take the template headway or ict",
+                hint="set objective.position_target=neutral, model.anchor=neutral, or take the template headway or ict",
             )
         maps = template.expression_maps(size, [ARKIT[number] for number in known])
         self._known, self._basis = known, maps.flatten(1, 2)
 
     def __call__(self, coefficients: Tensor) -> Tensor:
         """Offsets `[b, size * size, 3]` in metres of coefficients `[b, 52]` in the order of `ARKIT`."""
-        if self._basis.device != coefficients.device:
-            self._basis = self._basis.to(coefficients.device)
-        return torch.einsum("bk,knc->bnc", coefficients[:, self._known].float(), self._basis)
+        device = coefficients.device
+        if self._basis.device != device:
+            self._basis = self._basis.to(device)
+        # Autocast, which the meta device does not know, would round centimetres to bf16.
+        with nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False):
+            return torch.einsum("bk,knc->bnc", coefficients[:, self._known].float(), self._basis)

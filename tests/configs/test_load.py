@@ -67,6 +67,13 @@ def test_anything_derived_can_be_set_by_hand() -> None:
     assert (model.blocks, model.heads, model.width) == (3, 4, 512)
 
 
+def test_a_config_from_before_there_were_anchors_and_frames_means_the_same() -> None:
+    config = load_config("headsup-nano")
+    plain = yaml.safe_load(dump_config(config))
+    assert (plain["model"].pop("anchor"), plain["evaluation"].pop("frames")) == ("neutral", "first")
+    assert parse_config(plain) == config
+
+
 def test_configs_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_config("headsup-nano").data.batch_size = 3  # type: ignore[misc]

@@ -20,9 +20,14 @@ from configs.schema import DataConfig
 from data import Batch, CaptureStream, Dataset
 from data.arkit import ARKIT, coefficients
 from data.cache import PixelCache
-from data.dataset import decode_view
+from data.dataset import capture_views, decode_view
+from data.loader import open_stream
+from data.manifest import commit
 from data.quarantine import TooManyBad
+from data.shards import write_shard
 from data.store import BadMember, StoreError
+
+FACES = [(person, face) for person in range(4) for face in range(2)]
 
 
 def config_of(**changes) -> DataConfig:
@@ -44,7 +49,7 @@ def same(one: Batch, two: Batch) -> bool:
     ]
     tensors += [(one.source.cameras.K, two.source.cameras.K)]
     tensors += [(one.target.cameras.world_to_camera, two.target.cameras.world_to_camera)]
-    tensors += [(one.coefficients, two.coefficients)]
+    tensors += [(one.source.coefficients, two.source.coefficients), (one.target.coefficients, two.target.coefficients)]
     return one.names == two.names and one.consumed == two.consumed and all(torch.equal(a, b) for a, b in tensors)
 
 
@@ -326,12 +331,56 @@ def test_the_cache_keeps_what_it_has():
 def test_batches_know_the_faces_of_their_targets(make_dataset):
     dataset = make_dataset(6)
     batch = take(dataset, config_of(batch_size=6), 1)[0]
-    assert batch.coefficients is not None
-    assert batch.coefficients.shape == (6, len(ARKIT))
-    for name, row in zip(batch.names, batch.coefficients, strict=True):
+    faces = batch.target.coefficients
+    assert faces is not None
+    assert faces.shape == (6, len(ARKIT))
+    for name, row in zip(batch.names, faces, strict=True):
         expression = dataset.index.expression(dataset.index.row(name))
         assert row.tolist() == [expression.get(shape, 0.0) for shape in ARKIT]
-    assert batch.coefficients.any(dim=0).sum() == 2
+    assert faces.any(dim=0).sum() == 2
+    assert batch.source.coefficients is not None
+    assert torch.equal(batch.source.coefficients, faces), "source and target show one instant"
+
+
+def two_faces_each(url: str, make_capture) -> Dataset:
+    """Four people with a closed and an open mouth."""
+    faces = [make_capture(2 * n + f, subject=f"s{n}", frame=f"f{f}", expression={"jawOpen": f / 2}) for n, f in FACES]
+    write_shard(url, 0, faces)
+    commit(url, licence="CC0-1.0", provenance={})
+    return Dataset.open(url)
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_source_and_target_of_other_frames_have_faces_of_their_own(make_capture, tmp_path, loaders):
+    with two_faces_each(str(tmp_path / "faces"), make_capture) as dataset:
+        config = config_of(other_frame=1.0, loaders=loaders)
+        with open_stream([dataset], config, seed=0, rank=0, world_size=1) as stream:
+            packed = next(stream).to("cpu")
+        assert packed.coefficients.shape == (4, 2, len(ARKIT))
+        batch = packed.unpack()
+        assert isinstance(batch, Batch)
+        assert batch.source.coefficients is not None
+        assert batch.target.coefficients is not None
+        jaw = ARKIT.index("jawOpen")
+        target = batch.target.coefficients[:, jaw]
+        assert target.tolist() == [0.5 if name.endswith("f1") else 0.0 for name in batch.names]
+        assert batch.source.coefficients[:, jaw].tolist() == (0.5 - target).tolist()
+
+
+def test_views_of_datasets_and_of_captures_know_their_face(make_dataset):
+    dataset = make_dataset(4)
+    found = dataset.views("person003", ["Cam1", "Cam2"], (24, 20)).coefficients
+    loaded = capture_views(dataset.capture("person003"), ["Cam1"], (24, 20)).coefficients
+    assert found is not None
+    assert loaded is not None
+    assert found.tolist() == loaded.tolist() == [coefficients({"jawOpen": 0.1 * 3, "eyeBlinkLeft": 1.0}).tolist()]
+
+
+def test_a_capture_that_names_no_expression_is_neutral(make_dataset):
+    for expression in ({}, {"flame_003": 1.0}):
+        found = make_dataset(1, expression=expression).views("person000", ["Cam1"], (24, 20)).coefficients
+        assert found is not None
+        assert not found.any()
 
 
 def test_other_bases_coefficients_are_no_arkit_s():

@@ -174,7 +174,8 @@ def batch_of(sources: int = 2, batch: int = 1) -> Batch:
     source = views_at(*(-30.0 + 17 * view for view in range(sources)), seed=1, batch=batch)
     faces = torch.zeros(batch, 52)
     faces[:, ARKIT.index("jawOpen")] = 0.8
-    return Batch(source, views_at(0, 90, seed=2, batch=batch), ("a",) * batch, batch, faces)
+    target = views_at(0, 90, seed=2, batch=batch)
+    return Batch(replace(source, coefficients=faces), replace(target, coefficients=faces), ("a",) * batch, batch)
 
 
 def terms_of(system: System, batch: Batch, step: int = 0, **changes: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -202,16 +203,15 @@ def test_regions_add_their_weighted_terms() -> None:
 
 def test_the_position_term_knows_the_face() -> None:
     system, batch = system_of("model.color_skip=false"), batch_of()
-    assert batch.coefficients is not None
+    assert batch.target.coefficients is not None
     settings_of = {"position": 1.0, "position_steps": 100}
     _, neutral = terms_of(system, batch, **settings_of)
     _, tracked = terms_of(system, batch, **settings_of, position_target="tracked")
-    offsets = ExpressionOffsets(load_template("headway"), 32)(batch.coefficients)
+    offsets = ExpressionOffsets(load_template("headway"), 32)(batch.target.coefficients)
     # At first the prediction is about the neutral template, so the tracked target is about as far as the face is wide.
     assert tracked["position"] > neutral["position"] + 0.5 * (100 * offsets).square().sum(-1).mean()
-    _, at_rest = terms_of(
-        system, replace(batch, coefficients=torch.zeros(1, 52)), **settings_of, position_target="tracked"
-    )
+    resting = replace(batch, target=replace(batch.target, coefficients=torch.zeros(1, 52)))
+    _, at_rest = terms_of(system, resting, **settings_of, position_target="tracked")
     torch.testing.assert_close(at_rest["position"], neutral["position"], rtol=1e-5, atol=0)
 
 
@@ -225,7 +225,9 @@ def test_the_position_term_fades(step: int, left: float) -> None:
 
 def test_a_system_without_a_template_has_no_regions() -> None:
     class Plain(System):
-        def forward(self, images: Tensor, world_to_camera: Tensor, K: Tensor) -> dict[str, Tensor]:
+        def forward(
+            self, images: Tensor, world_to_camera: Tensor, K: Tensor, coefficients: Tensor | None = None
+        ) -> dict[str, Tensor]:
             return {}
 
     with pytest.raises(UserError, match=r"objective.regions: the system has no template"):

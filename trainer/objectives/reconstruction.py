@@ -80,8 +80,9 @@ class Objective(base.Objective):
             means = prediction.foreground.means
             target = self.anchors.to(means.device).positions
             if self.expressions is not None:
-                assert batch.coefficients is not None, "streams give them"
-                target = target + self.expressions(batch.coefficients)
+                # The target's instant, which every other term compares with; the source's may be another one.
+                assert batch.target.coefficients is not None, "streams give them"
+                target = target + self.expressions(batch.target.coefficients)
             offsets = (means - target) * 100
             terms["position"] = offsets.square().sum(-1).mean()
         return terms

@@ -12,10 +12,10 @@ from typing import Any
 
 from configs import Config, UserError, dump_config, flatten, load_config, nearest, parse_config
 
-CONFIG_FILE, CHECKPOINTS = "config.yaml", "checkpoints"
+CONFIG_FILE = "config.yaml"
 WARNINGS_FILE = "warnings.log"
 RUNS = Path("out/runs")
-_WHERE_NOT_WHAT = ("cluster.", "tracking.", "run.name", "run.dir")
+_WHERE_NOT_WHAT = ("cluster.", "tracking.", "checkpoint.", "run.name", "run.dir")
 _FIXED = ("model.", "run.name", "run.dir")
 
 
@@ -32,6 +32,7 @@ def resolve(config: Config, base: Path | None = None) -> Config:
     tree["run"]["dir"] = _absolute(tree["run"]["dir"], base)
     for key in ("train", "test"):
         tree["data"][key] = _absolute(tree["data"][key], base)
+    tree["checkpoint"]["url"] = _absolute(tree["checkpoint"]["url"], base)
     for other in tree["data"]["mixture"]:
         other["url"] = _absolute(other["url"], base)
     uri = tree["tracking"]["uri"]
@@ -82,12 +83,12 @@ def find_checkpoint(place: str) -> str:
     """
     if "://" in place:
         return place
-    if Path(place).is_dir() and not (Path(place) / CHECKPOINTS).is_dir():
+    if Path(place).is_dir() and not (Path(place) / CONFIG_FILE).is_file():
         return place
     from trainer.checkpoint import latest
 
     run = find_run(place)
-    newest = latest(str(run / CHECKPOINTS))
+    newest = latest(read_run(run).checkpoints)
     if newest is None:
         raise UserError("has no checkpoint yet", where=str(run), hint=f"headway resume {run.name}")
     return newest

@@ -15,6 +15,8 @@ from configs.section import kind_schema
 
 PRESETS = Path(__file__).parent / "presets"
 Tree = dict[str, Any]
+RENAMED = {("trainer", "checkpoint_every"): ("checkpoint", "every")}
+"""Keys of earlier versions, which old runs and checkpoints still carry."""
 
 
 def presets() -> list[str]:
@@ -40,6 +42,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(tree: Tree, where: str = "config") -> Config:
     """Validate a nested mapping; errors name the key."""
+    tree = _renamed(tree)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -60,6 +63,15 @@ def flatten(config: Config) -> dict[str, Any]:
         return {prefix.removeprefix("."): value}
 
     return walk("", config.model_dump(mode="json"))
+
+
+def _renamed(tree: Tree) -> Tree:
+    for (section, key), (new_section, new_key) in RENAMED.items():
+        old = tree.get(section)
+        if isinstance(old, dict) and key in old:
+            kept = {name: value for name, value in old.items() if name != key}
+            tree = {**tree, section: kept, new_section: {new_key: old[key], **(tree.get(new_section) or {})}}
+    return tree
 
 
 def _read(source: str | Path, seen: tuple[str, ...]) -> Tree:

@@ -158,10 +158,25 @@ class TrainerConfig(Section):
     images_every: int = Field(default=0, ge=0, description="source, target, prediction, error to MLflow")
     evaluate_every: int = Field(default=0, ge=0, description="held-out subjects; always once at the end")
     evaluate_at_start: bool = Field(default=False, description="also evaluate the untrained network, as a baseline")
-    checkpoint_every: int = Field(default=0, ge=0, description="always once at the end")
     ema_decay: float = Field(
         default=0.0, ge=0, lt=1, description="moving average of the weights, used by evaluation; 0 is off"
     )
+
+
+class CheckpointConfig(Section):
+    """When a run is saved, where to, and what stays."""
+
+    every: int = Field(default=500, ge=0, description="steps between saves; always once at the end, 0 is only then")
+    url: str | None = Field(
+        default=None, description="folder or URL that gets a folder of the run's name; none is inside the run's own"
+    )
+    background: bool = Field(default=True, description="write beside the training, which stops for a copy only")
+    keep: int = Field(default=3, ge=0, description="how many of the newest stay; 0 is all")
+    keep_every: int = Field(default=0, ge=0, description="steps whose multiples stay for good; 0 is none")
+    keep_best: str | None = Field(
+        default="psnr", description="metric whose best stays too, of those evaluated; or none"
+    )
+    tolerated: int = Field(default=2, ge=0, description="saves in a row that may fail before the run does")
 
 
 class EvaluationConfig(Section):
@@ -218,6 +233,7 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     engine: EngineConfig = EngineConfig()
     trainer: TrainerConfig = TrainerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
@@ -240,10 +256,18 @@ class Config(Section):
         return self
 
     @property
+    def checkpoints(self) -> str:
+        """Folder or URL of this run's checkpoints."""
+        url = self.checkpoint.url
+        return f"{url.rstrip('/')}/{self.run.name}" if url else str(self.run.path / "checkpoints")
+
+    @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that name what is trained; where it runs, is logged or how it reads is left out."""
         speed = {"store", "prefetch", "readers", "loaders", "cache_mb", "verify"}
-        content = self.model_dump(mode="json", exclude={"cluster": True, "tracking": True, "data": speed})
+        content = self.model_dump(
+            mode="json", exclude={"cluster": True, "tracking": True, "checkpoint": True, "data": speed}
+        )
         start = {"start_from": self.run.start_from} if self.run.start_from else {}
         content["run"] = {"seed": self.run.seed, "threads": self.run.threads, **start}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]

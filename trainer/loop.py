@@ -55,7 +55,7 @@ def train(config: Config, observer: Observer | None = None) -> Summary:
             run.report(losses, batches)
             if run.due(config.trainer.evaluate_every):
                 run.evaluate()
-            if run.due(config.trainer.checkpoint_every):
+            if run.due(config.checkpoint.every):
                 run.save()
         run.finish()
         return Summary(**run.results())

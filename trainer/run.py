@@ -28,7 +28,6 @@ from trainer.pictures import Row, contact_sheet
 from trainer.timing import CountedForward, Stopwatch
 from trainer.tracking import Tracker
 
-CHECKPOINTS = "checkpoints"
 AnyBatch = Batch | LatentBatch
 Stream = CaptureStream | ProcessStream | LatentStream
 
@@ -50,6 +49,12 @@ class Run:
         self.objective = build_objective(config.objective, system, self.world.device)
         beside = self.objective.networks.items()
         self.engines = {MODEL: self.engine} | {name: Engine(net.module, net.config(config)) for name, net in beside}
+        self.saver = checkpoint.Saver(
+            config.checkpoints,
+            checkpoint.Retention(config.checkpoint.keep, config.checkpoint.keep_every, config.checkpoint.keep_best),
+            background=config.checkpoint.background,
+            tolerated=config.checkpoint.tolerated,
+        )
         self.clock = Stopwatch(self.world.device)
         self.forward = CountedForward(self.engine)
         self.meter = Meter(self.world.world_size)
@@ -62,7 +67,6 @@ class Run:
         self.rendered: Tensor | None = None
         self.untrained: dict[str, float] = {}
         self.evaluation: Evaluation | None = None
-        self.saved: str | None = None
         self._evaluated_at = self._saved_at = -1
 
     def __enter__(self) -> Self:
@@ -169,18 +173,20 @@ class Run:
         self.meter.read()
 
     def save(self) -> None:
-        """Write a checkpoint."""
+        """Begin a checkpoint of this step; the training waits for a copy of it in memory."""
         self._announce("saving", self.engine.steps)
-        path = self.folder / CHECKPOINTS / f"step-{self.engine.steps:08d}"
         run_id = broadcast_object(self.tracker.run_id if self.tracker else None)
+        measured = self.evaluation if self._evaluated_at == self.engine.steps else None
         state = {
             "consumed": self.consumed,
             "dataset": self.fingerprint,
             "run_id": run_id,
             "untrained": self.untrained,
+            checkpoint.METRICS: measured.means if measured else {},
         }
-        checkpoint.save(self.engines, str(path), state)
-        self.saved, self._saved_at = str(path), self.engine.steps
+        with self.clock("checkpoint"):
+            self.saver.save(self.engines, state)
+        self._saved_at = self.engine.steps
         self.meter.read()
 
     def finish(self) -> None:
@@ -189,6 +195,7 @@ class Run:
             self.save()
         if self.finished and self._evaluated_at != self.engine.steps:
             self.evaluate()
+        self.saver.wait()
         self._announce("done", self.engine.steps)
 
     def results(self) -> dict[str, Any]:
@@ -199,7 +206,7 @@ class Run:
             "seconds": time.perf_counter() - self.began,
             "loss": self.window["loss"],
             "psnr": self.window.get("psnr", math.nan),
-            "checkpoint": self.saved,
+            "checkpoint": self.saver.newest,
             "mlflow_run_id": broadcast_object(self.tracker.run_id if self.tracker else None),
             "protocol": self.evaluation.protocol if self.evaluation else None,
             "metrics": self.evaluation.means if self.evaluation else {},
@@ -219,12 +226,12 @@ class Run:
             self.tracker.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
 
     def _restore(self) -> None:
-        newest = broadcast_object(checkpoint.latest(str(self.folder / CHECKPOINTS)) if self.world.is_main else None)
-        if newest is None:
+        found = checkpoint.load_newest(self.engines, self.config.checkpoints)
+        if found is None:
             if self.config.run.start_from:
                 checkpoint.start_from(self.engines, self.config.run.start_from)
             return
-        state = checkpoint.load(self.engines, newest)
+        newest, state = found
         if state["dataset"] != self.fingerprint:
             urls = " with ".join(dataset.url for dataset in self.datasets)
             raise UserError(
@@ -234,7 +241,7 @@ class Run:
                 hint="start a new run under another run.name",
             )
         self.consumed, self.untrained = state["consumed"], state["untrained"]
-        self.saved, self._saved_at = newest, self.engine.steps
+        self.saver.newest, self._saved_at = newest, self.engine.steps
 
     def _log_window(self, seconds: dict[str, float]) -> None:
         if self.tracker is None:
@@ -245,6 +252,8 @@ class Run:
         metrics |= {f"time/{name}": value / steps_per_window for name, value in seconds.items()}
         metrics |= {f"throughput/{name}": self.window[name] for name in rates}
         metrics["throughput/model_gflops_per_second"] = self._gflops_per_second()
+        if self.saver.seconds:
+            metrics["checkpoint/seconds"] = self.saver.seconds
         for name, report in self.reports.items():
             place = "optimizer" if name == MODEL else f"optimizer/{name}"
             metrics[f"{place}/learning_rate"] = report.learning_rate

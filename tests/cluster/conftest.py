@@ -12,7 +12,7 @@ SMALL = [
     "data.target_views=2",
     "trainer.steps=40",
     "trainer.log_every=2",
-    "trainer.checkpoint_every=8",
+    "checkpoint.every=8",
     "tracking.system_metrics=false",
 ]
 

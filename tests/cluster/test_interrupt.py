@@ -67,7 +67,7 @@ def all_gone(family: list[psutil.Process], seconds: float) -> bool:
 def test_a_run_that_is_killed_interrupted_and_resumed_ends_as_an_undisturbed_one(
     small: list[str], tmp_path: Path
 ) -> None:
-    settings = [*small, "trainer.steps=150", "trainer.checkpoint_every=20"]
+    settings = [*small, "trainer.steps=150", "checkpoint.every=20"]
     plain = Headway(tmp_path, "train", "headsup-nano", "--name", "plain", *settings)
     assert plain.wait() == 0, plain.lines
     assert plain.lines[-1].strip().startswith("MLflow: run ")

@@ -178,3 +178,12 @@ def test_errors_survive_pickling() -> None:
 
     error = pickle.loads(pickle.dumps(UserError("what", where="here", hint="so")))
     assert (error.what, error.where, error.hint) == ("what", "here", "so")
+
+
+def test_keys_of_earlier_versions_are_understood() -> None:
+    tree = load_config("headsup-nano").model_dump(mode="json")
+    del tree["checkpoint"]
+    tree["trainer"]["checkpoint_every"] = 7
+    assert parse_config(tree).checkpoint.every == 7
+    tree["checkpoint"] = {"every": 9}
+    assert parse_config(tree).checkpoint.every == 9

@@ -77,7 +77,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_two_runs_are_bitwise_equal_and_so_is_a_killed_one(ranks: int, tiny: MakeConfig, tmp_path: Path) -> None:
-    common = ["trainer.steps=12", "trainer.checkpoint_every=4", "trainer.ema_decay=0.9", f"cluster.workers={ranks}"]
+    common = ["trainer.steps=12", "checkpoint.every=4", "trainer.ema_decay=0.9", f"cluster.workers={ranks}"]
     records = [tmp_path / f"{name}.txt" for name in ("first", "second", "killed")]
     configs = [tiny(*common, f"run.name={record.stem}") for record in records]
     for config, record in zip(configs[:2], records[:2], strict=True):

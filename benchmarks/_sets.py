@@ -28,11 +28,13 @@ VIEWS = 4
 KINDS = ("mixed", "bent", "turned")
 WAVELENGTH = 0.15
 """Metres over which a head bends."""
+SPREAD = 10.0
+"""Degrees to either side of a set's direction within which its cameras stand."""
 
 
 @dataclass(frozen=True)
 class Strength:
-    """Root mean square of what makes a head inconsistent: degrees that it turns, metres that it bends."""
+    """Root mean square of what makes a head inconsistent: degrees that it turns, metres that it bends in space."""
 
     degrees: float = 30.0
     metres: float = 0.015
@@ -69,13 +71,19 @@ def stack(heads: list[Gaussians]) -> Gaussians:
     return Gaussians(*(torch.cat([getattr(h, name) for h in heads]) for name in vars(heads[0])))
 
 
-def cameras(sets: int, size: int, generator: torch.Generator) -> Cameras:
-    """`[sets, VIEWS]` cameras in front of the head, at the distance of the synthetic rig."""
-    numbers = torch.rand(sets * VIEWS, 6, generator=generator).numpy() * 2 - 1
+def cameras(sets: int, size: int, generator: torch.Generator, spread: float = SPREAD) -> Cameras:
+    """`[sets, VIEWS]` cameras in front of the head, at the distance of the synthetic rig.
+
+    A set's cameras stand within `spread` degrees to either side of a direction of its own, and half of that above and
+    below; all of them within 75 degrees to either side of the face, 30 up and 14 down.
+    """
+    around = 2 * torch.rand(sets, 2, generator=generator).numpy().repeat(VIEWS, axis=0) - 1
+    numbers = 2 * torch.rand(sets * VIEWS, 6, generator=generator).numpy() - 1
+    reach = np.array([min(spread, 75.0), min(spread / 2, 22.0)])
+    angles = np.radians([0.0, 8.0] + (np.array([75.0, 22.0]) - reach) * around + reach * numbers[:, :2])
     matrices = []
-    for azimuth, elevation, roll, *shift in numbers:
-        a, e = math.radians(75 * azimuth), math.radians(8 + 22 * elevation)
-        target = TARGET + 0.01 * np.array(shift)
+    for (a, e), (roll, *shift) in zip(angles, numbers[:, 2:], strict=True):
+        target = TARGET + 0.002 * np.array(shift)
         center = target + DISTANCE * np.array([math.sin(a) * math.cos(e), math.sin(e), math.cos(a) * math.cos(e)])
         matrices.append(look_at(center, target, math.radians(5 * roll)))
     focal = size * DISTANCE / FIELD
@@ -86,7 +94,12 @@ def cameras(sets: int, size: int, generator: torch.Generator) -> Cameras:
 
 @torch.no_grad()
 def draw(
-    heads: Gaussians, kind: str, strength: Strength, generator: torch.Generator, size: int = 64
+    heads: Gaussians,
+    kind: str,
+    strength: Strength,
+    generator: torch.Generator,
+    size: int = 64,
+    spread: float = SPREAD,
 ) -> tuple[Tensor, Cameras]:
     """Sets of one kind, to test on: negatives differ in every view.
 
@@ -96,11 +109,12 @@ def draw(
         strength: how far heads are bent and turned, in positives once for all views.
         generator: draws cameras, shapes and poses, the cameras first.
         size: of the images, pixels.
+        spread: of the cameras, degrees.
 
     Returns:
         images `[n, VIEWS, 3, size, size]`, and the cameras that the critic is told.
     """
-    told = cameras(len(heads.means), size, generator)
+    told = cameras(len(heads.means), size, generator, spread)
     views = mixed_gaussians(heads, VIEWS) if kind == "mixed" else heads.map(lambda t: t.repeat_interleave(VIEWS, 0))
     each = 1 if kind == "bent" else VIEWS
     bends = bend(views[::each], strength, generator).repeat_interleave(each, 0)
@@ -139,6 +153,16 @@ def pairs(
 def bend(heads: Gaussians, strength: Strength, generator: torch.Generator) -> Tensor:
     """Offsets of the means of `[n]` heads, another bend for each."""
     return perturbed_gaussians(heads, 1, generator, strength.metres, WAVELENGTH).means - heads.means
+
+
+def displacement(heads: Gaussians, strength: Strength, generator: torch.Generator, size: int = 64) -> float:
+    """Root mean square of how far a bend moves a Gaussian in the image, pixels."""
+    seen = cameras(len(heads.means), size, generator)
+    straight, bent = (
+        seen.project(means[:, None].expand(-1, VIEWS, -1, -1))[0]
+        for means in (heads.means, heads.means + bend(heads, strength, generator))
+    )
+    return (bent - straight).square().sum(-1).mean().sqrt().item()
 
 
 def turned(told: Cameras, views: int, strength: Strength, generator: torch.Generator) -> Cameras:

@@ -61,7 +61,8 @@ def curves(configs: list[str]) -> list[tuple[Curve, str]]:
             run.resume()
             curve = advance(run, config.trainer.steps)
             run.save()
-        found.append((curve, str(run.saved)))
+            run.saver.wait()
+        found.append((curve, run.saver.newest))
     return found
 
 
@@ -158,6 +159,7 @@ def killed_and_resumed(text: str) -> tuple[Curve, Curve]:
         run.resume()
         curve = advance(run, 5)
         run.save()
+        run.saver.wait()
         advance(run, 1)
         run.step(run.fetch()[:1])  # half a window; whoever it belonged to is gone
     with Run(interrupted, Silent()) as run:
@@ -182,12 +184,14 @@ def second_stage(texts: tuple[str, str]) -> list[Curve]:
         run.resume()
         advance(run, 3)
         run.save()
-    start = second.run.model_copy(update={"start_from": run.saved})
+        run.saver.wait()
+    start = second.run.model_copy(update={"start_from": run.saver.newest})
     for name in ("once", "again"):
         with Run(second.model_copy(update={"run": start.model_copy(update={"name": name})}), Silent()) as run:
             run.resume()
             found.append(advance(run, 3))
             run.save()
+            run.saver.wait()
     with Run(second.model_copy(update={"run": start.model_copy(update={"name": "again"})}), Silent()) as run:
         run.resume()
         assert run.engine.steps == 3  # its own checkpoint, not the first stage's

@@ -1,6 +1,6 @@
 """Does the set critic tell consistent views from inconsistent ones, on heads that it has never seen?
 
-    python benchmarks/critic.py [--json] [--seeds 3] [--steps 600]
+    python benchmarks/critic.py [--json] [--seeds 3] [--steps 1200]
 
 Synthetic people as Gaussians, drawn at 64 x 64 from four random cameras that stand near each other, as neighbours on a
 dense rig do; tested also with cameras further apart than in training. Positives show one head. Negatives show mixed
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600, help="of training for each seed")
+    parser.add_argument("--steps", type=int, default=1200, help="of training for each seed")
     parser.add_argument("--heads", type=int, default=128, help="to train on; 32 others are held out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--degrees", type=float, default=Strength.degrees, help="how far heads turn between views")

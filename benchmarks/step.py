@@ -99,7 +99,7 @@ def headway_step(run: Run) -> None:
     """The body of `trainer.loop.train`."""
     batches = run.fetch()
     losses = run.step(batches)
-    run.guard(losses, batches)
+    run.agree(losses)
     run.report(losses, batches)
 
 

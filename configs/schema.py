@@ -163,6 +163,19 @@ class TrainerConfig(Section):
     )
 
 
+class GuardConfig(Section):
+    """Losses that are not learned from: the step is left out, or the run goes back to a checkpoint and past them."""
+
+    sigmas: float = Field(
+        default=6.0, ge=0, description="above the mean of late losses; 0 refuses only what is no number"
+    )
+    window: int = Field(default=200, ge=2, description="steps that late losses are of")
+    after: int = Field(default=100, ge=2, description="steps before losses are compared")
+    skips: int = Field(default=3, ge=0, description="steps in a row that may be left out before the run goes back")
+    rollbacks: int = Field(default=3, ge=0, description="times that the run may go back before it is given up")
+    synchrony_every: int = Field(default=500, ge=0, description="steps between comparisons of the ranks' weights")
+
+
 class CheckpointConfig(Section):
     """When a run is saved, where to, and what stays."""
 
@@ -233,6 +246,7 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     engine: EngineConfig = EngineConfig()
     trainer: TrainerConfig = TrainerConfig()
+    guard: GuardConfig = GuardConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()

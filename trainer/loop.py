@@ -1,4 +1,4 @@
-"""The training loop: fetch, step, guard, report, evaluate, save."""
+"""The training loop: fetch, step, agree, report, evaluate, save."""
 
 from __future__ import annotations
 
@@ -44,18 +44,19 @@ def train(config: Config, observer: Observer | None = None) -> Summary:
 
     Raises:
         UserError: data, checkpoint or settings that do not fit together.
-        Diverged: the loss is not finite; names the samples.
+        Diverged: losses are no numbers or far too large, and going back to a checkpoint has not helped.
     """
     with Run(config, observer or Silent()) as run:
         run.start()
         while not run.finished and not run.stopping:
             batches = run.fetch()
-            losses = run.step(batches)
-            run.guard(losses, batches)
-            run.report(losses, batches)
-            if run.due(config.trainer.evaluate_every):
-                run.evaluate()
-            if run.due(config.checkpoint.every):
-                run.save()
+            with run.guarded(batches):
+                losses = run.step(batches)
+                run.agree(losses)
+                run.report(losses, batches)
+                if run.due(config.trainer.evaluate_every):
+                    run.evaluate()
+                if run.due(config.checkpoint.every):
+                    run.save()
         run.finish()
         return Summary(**run.results())

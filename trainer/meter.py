@@ -10,10 +10,6 @@ from torch import Tensor
 from trainer.distributed import all_reduce_sum
 
 
-class Diverged(RuntimeError):
-    """The loss is not a number any more; names the samples of that step."""
-
-
 class Meter:
     """Collects what a step did; one small all-reduce a step makes it the same on every rank."""
 

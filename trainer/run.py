@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,18 +22,22 @@ from data.stream import CaptureStream
 from data.views import Batch
 from models.system import build
 from trainer import checkpoint
-from trainer.distributed import broadcast_object, initialise
+from trainer.distributed import broadcast_object, gather_objects, initialise
 from trainer.engine import MODEL, Engine, StepReport
 from trainer.evaluation import Evaluation
-from trainer.meter import Diverged, Meter
+from trainer.meter import Meter
 from trainer.objectives import build_objective
 from trainer.observer import Observer, Progress
 from trainer.pictures import Row, contact_sheet
+from trainer.sentinel import Diverged, Refused, Sentinel
+from trainer.synchrony import check_synchrony
 from trainer.timing import CountedForward, Stopwatch
 from trainer.tracking import Tracker
 
+REFUSED = "refused.jsonl"
 AnyBatch = Batch | LatentBatch
 Stream = CaptureStream | ProcessStream | LatentStream
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -58,6 +66,7 @@ class Run:
         self.clock = Stopwatch(self.world.device)
         self.forward = CountedForward(self.engine)
         self.meter = Meter(self.world.world_size)
+        self.sentinel = Sentinel(config.guard, self.world.world_size)
         self.stream: Stream | None = None
         self.tracker: Tracker | None = None
         self.consumed = 0
@@ -115,13 +124,19 @@ class Run:
             return [next(self.stream).to(self.world.device).unpack() for _ in range(self.config.engine.accumulation)]
 
     def step(self, batches: list[AnyBatch]) -> dict[str, Tensor]:
-        """Every update that the objective asks for; the mean terms of this rank, `loss` among them."""
+        """Every update that the objective asks for; the mean terms of this rank, `loss` among them.
+
+        Raises:
+            Refused: a loss must not be learned from; on every rank.
+        """
         done, terms = self.engine.steps, defaultdict[str, list[Tensor]](list)
         for update in self.objective.updates(done):
             of_model = update.engine == MODEL
             engine, prefix = self.engines[update.engine], "" if of_model else f"{update.engine}/"
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 losses = update.losses(self.forward if of_model else engine, batch, done, self.clock)
+                with self.clock("agree"):
+                    self.sentinel.examine(update.engine, losses.total, clean=number == 0)
                 with self.clock("backward"):
                     engine.backward(losses.total)
                 with self.clock("optimizer"):
@@ -133,16 +148,39 @@ class Run:
         self.consumed = batches[-1].consumed
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
-    def guard(self, losses: dict[str, Tensor], batches: list[AnyBatch]) -> None:
-        """Agree with the other ranks on the means and on stopping; refuse a loss that is no number."""
+    @contextmanager
+    def guarded(self, batches: list[AnyBatch]) -> Iterator[None]:
+        """Survive a step that is refused: leave it out, or go back to the newest checkpoint and past its samples.
+
+        Raises:
+            Diverged: there is nothing to go back to, or it has not helped.
+        """
+        try:
+            yield
+        except Refused as refusal:
+            self.consumed = batches[-1].consumed
+            skip = self.sentinel.may_skip(refusal)
+            samples = self._refused_samples(refusal, batches, "left out" if skip else "rolled back")
+            if not skip:
+                self._roll_back(f"{refusal} at step {self.engine.steps}; samples: {samples}")
+        else:
+            self.sentinel.accept()
+
+    def agree(self, losses: dict[str, Tensor]) -> None:
+        """Agree with the other ranks on the means and on stopping; refuse gradients that were no numbers.
+
+        Raises:
+            Refused: the weights are spoilt.
+            Desynchronised: ranks hold different weights.
+        """
         stop = self.world.is_main and self.observer.should_stop()
         with self.clock("agree"):
-            means, self.stopping = self.meter.add(losses, self.config.data.batch_size, stop)
-        broken = [name for name, mean in means.items() if name.endswith("loss") and not math.isfinite(mean)]
-        if broken:
-            names = ", ".join(name for batch in batches for name in batch.names)
-            what = f"the {broken[0]} of step {self.engine.steps} is {means[broken[0]]}"
-            raise Diverged(f"{what}; samples of this rank: {names}")
+            _, self.stopping = self.meter.add(losses, self.config.data.batch_size, stop)
+            if self.due(self.config.guard.synchrony_every):
+                check_synchrony(self.engines)
+        for name, report in self.reports.items():
+            if report.boundary and not math.isfinite(report.gradient_norm):
+                raise Refused(f"the gradient of {name} is {report.gradient_norm}", clean=False)
 
     def report(self, losses: dict[str, Tensor], batches: list[AnyBatch]) -> None:
         """Every so often: numbers to the tracker and the display, a picture to the tracker."""
@@ -182,6 +220,7 @@ class Run:
             "dataset": self.fingerprint,
             "run_id": run_id,
             "untrained": self.untrained,
+            "sentinel": self.sentinel.state(),
             checkpoint.METRICS: measured.means if measured else {},
         }
         with self.clock("checkpoint"):
@@ -241,7 +280,33 @@ class Run:
                 hint="start a new run under another run.name",
             )
         self.consumed, self.untrained = state["consumed"], state["untrained"]
+        self.sentinel.restore(state.get("sentinel", {}))
         self.saver.newest, self._saved_at = newest, self.engine.steps
+
+    def _roll_back(self, why: str) -> None:
+        """Weights and optimisers of the newest checkpoint, data from here on."""
+        self._announce("rolling back", self.engine.steps)
+        self.saver.settle()
+        found = checkpoint.load_newest(self.engines, self.config.checkpoints) if self.sentinel.may_roll_back() else None
+        if found is None:
+            raise Diverged(why)
+        self.sentinel.restore(found[1].get("sentinel", {}))
+        self.reports.clear()
+        self._saved_at = self.engine.steps
+
+    def _refused_samples(self, refusal: Refused, batches: list[AnyBatch], done: str) -> str:
+        """Names of the step's samples, of all ranks, also in the run's folder and in MLflow."""
+        names = gather_objects([name for batch in batches for name in batch.names])
+        samples = broadcast_object(sorted({name for part in names for name in part}) if names else [])
+        if self.tracker:
+            line = {"step": self.engine.steps, "consumed": self.consumed, "reason": str(refusal), "done": done}
+            with (self.folder / REFUSED).open("a") as file:
+                file.write(json.dumps({**line, "samples": samples}) + "\n")
+            self.tracker.artifact(self.folder / REFUSED)
+            counts = {"guard/skipped": self.sentinel.skipped, "guard/rollbacks": self.sentinel.rollbacks}
+            self.tracker.metrics(counts, self.engine.steps)
+            log.warning("step %d %s: %s; samples: %s", self.engine.steps, done, refusal, ", ".join(samples))
+        return ", ".join(samples)
 
     def _log_window(self, seconds: dict[str, float]) -> None:
         if self.tracker is None:

@@ -46,7 +46,7 @@ def advance(run: Run, steps: int) -> Curve:
     curve = []
     for _ in range(steps):
         batches = run.fetch()
-        run.guard(run.step(batches), batches)
+        run.agree(run.step(batches))
         means = run.meter.read()
         curve.append({name: mean for name, mean in means.items() if "second" not in name})
     return curve

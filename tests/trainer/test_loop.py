@@ -20,8 +20,8 @@ from data.dataset import Dataset
 from data.manifest import commit
 from data.shards import write_shard
 from trainer.loop import train
-from trainer.meter import Diverged
 from trainer.observer import Progress
+from trainer.sentinel import Diverged
 
 MakeConfig = Callable[..., Config]
 SCRIPT = Path(__file__).with_name("train_and_record.py")
@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_number_names_the_samples(tiny: MakeConfig, monkeypatc
     monkeypatch.setattr(reconstruction, "psnr", lambda a, b: torch.full(a.shape[:2], 1.0))
     real = reconstruction.dissimilarity
     monkeypatch.setattr(reconstruction, "dissimilarity", lambda a, b: real(a, b) * float("nan"))
-    with pytest.raises(Diverged, match=r"samples of this rank: s\d+"):
+    with pytest.raises(Diverged, match=r"the loss of model is nan at step 0; samples: s\d+"):
         train(tiny("trainer.steps=2", "data.test=null"))
 
 

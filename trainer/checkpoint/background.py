@@ -54,7 +54,7 @@ class Saver:
             UserError: too many saves in a row have failed; of the last one.
             ValueError: in the middle of an accumulation.
         """
-        self._settle()
+        self.settle()
         if len(self._failures) > self._tolerated:
             raise self._failures[-1]
         background = self._group is not None
@@ -64,7 +64,7 @@ class Saver:
             self._writing.start()
         else:
             self._writing.run()
-            self._settle()
+            self.settle()
 
     def wait(self) -> None:
         """Return when the last save is there.
@@ -72,12 +72,12 @@ class Saver:
         Raises:
             UserError: it failed.
         """
-        self._settle()
+        self.settle()
         if self._failures:
             raise self._failures[-1]
 
-    def _settle(self) -> None:
-        """Take note of how the save under way has ended; on every rank alike."""
+    def settle(self) -> None:
+        """Wait for the save under way, if there is one, and take note of how it ended; on every rank alike."""
         writing, self._writing = self._writing, None
         if writing is None:
             return

@@ -20,6 +20,8 @@ so its renderings agree with each other whatever it looks like. What can disagre
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -45,7 +47,7 @@ CRITIC = (
     "objective.views.network.blocks=3",
     "objective.views.network.heads=3",
     "objective.views.network.se3_channels=16",
-    "objective.views.optimizer.learning_rate=5e-4",
+    "objective.views.optimizer.learning_rate=1e-3",
 )
 UNHEARD = 1e-9
 """Weight with which a critic learns and moves nothing."""
@@ -57,14 +59,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--base", type=int, default=400, help="steps before the runs part")
+    parser.add_argument("--base", type=int, default=300, help="steps before the runs part")
     parser.add_argument("--steps", type=int, default=200, help="of every run from there")
     parser.add_argument("--every", type=int, default=50, help="steps between measurements")
     parser.add_argument("--people", type=int, default=128, help="to train on")
     parser.add_argument("--unseen", type=int, default=32, help="to measure")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.01], help="of the verdict in the loss")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="keeps data and runs; what is there is used")
+    parser.add_argument("--out", type=Path, help="keeps data and runs; what is there is not done again")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out: Path = arguments.out or Path(folder)
@@ -123,20 +125,26 @@ def verdict(weight: float, ramp: int) -> tuple[str, ...]:
 
 def trained(config: Config, people: Sequence[Person], every: int) -> tuple[str, list[Measures]]:
     """Train to the end; the checkpoint, and what unseen people measure after every `every` steps."""
+    done = config.run.path / f"curve-{config.hash}-{every}.json"
+    if done.exists():
+        return tuple(json.loads(done.read_text()))
+    shutil.rmtree(config.run.path, ignore_errors=True)  # what an interrupted or another run left
     curve = []
     with Run(config, Silent()) as run:
         run.start()
         while not run.finished:
             batches = run.fetch()
             losses = run.step(batches)
-            run.guard(losses, batches)
-            run.report(losses, batches)
+            run.agree(losses)
+            run.report(batches)
             if run.due(every) or run.finished:
                 curve.append({"step": run.engine.steps, **measure(run.forward, people)})
                 if "views/loss" in losses:
                     curve[-1] |= {name: losses[name].item() for name in losses if name.startswith("views/")}
         run.finish()
-        return str(run.results()["checkpoint"]), curve
+        checkpoint = str(run.results()["checkpoint"])
+    done.write_text(json.dumps([checkpoint, curve]))
+    return checkpoint, curve
 
 
 def report(curves: dict[str, list[list[Measures]]], as_json: bool) -> None:

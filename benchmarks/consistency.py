@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="of every run from there")
     parser.add_argument("--every", type=int, default=50, help="steps between measurements")
     parser.add_argument("--people", type=int, default=128, help="to train on")
-    parser.add_argument("--unseen", type=int, default=32, help="to measure")
+    parser.add_argument("--unseen", type=int, default=24, help="to measure")
     parser.add_argument("--weights", type=float, nargs="+", default=[0.01], help="of the verdict in the loss")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="keeps data and runs; what is there is not done again")
@@ -108,6 +108,7 @@ def settings(out: Path, name: str, seed: int, steps: int, threads: int, *overrid
             "tracking.system_metrics=false",
             f"data.train={out}/train",
             f"data.image_size=[{SIZE[0]}, {SIZE[1]}]",
+            "data.target_views=4",
             "cluster.workers=1",
             "engine.zero_stage=0",
             f"trainer.steps={steps}",

@@ -75,7 +75,7 @@ def measure(config: Config, blocks: int, steps: int) -> dict[str, list[float]]:
     with Run(config, Silent()) as run, Dataset.open(config.data.train) as dataset:
         run.start()
         stream = CaptureStream(dataset, config.data, seed=0, rank=0, world_size=1)
-        while run.tracker and run.tracker.run_id is None:
+        while run.reporter.run_id is None:
             time.sleep(0.1)  # MLflow's import and its new database belong to the start, not to a step
         loops = {"ours": lambda: headway_step(run), "bare": bare_loop(config, stream)}
         for loop in loops.values():
@@ -100,7 +100,7 @@ def headway_step(run: Run) -> None:
     batches = run.fetch()
     losses = run.step(batches)
     run.agree(losses)
-    run.report(losses, batches)
+    run.report(batches)
 
 
 def bare_loop(config: Config, stream: Iterator[PackedBatch]) -> Callable[[], None]:

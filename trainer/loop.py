@@ -53,7 +53,7 @@ def train(config: Config, observer: Observer | None = None) -> Summary:
             with run.guarded(batches):
                 losses = run.step(batches)
                 run.agree(losses)
-                run.report(losses, batches)
+                run.report(batches)
                 if run.due(config.trainer.evaluate_every):
                     run.evaluate()
                 if run.due(config.checkpoint.every):

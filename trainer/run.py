@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
 import time
 from collections import defaultdict
@@ -27,17 +25,15 @@ from trainer.engine import MODEL, Engine, StepReport
 from trainer.evaluation import Evaluation
 from trainer.meter import Meter
 from trainer.objectives import build_objective
-from trainer.observer import Observer, Progress
-from trainer.pictures import Row, contact_sheet
+from trainer.observer import Observer
+from trainer.pictures import Row
+from trainer.reporter import Reporter
 from trainer.sentinel import Diverged, Refused, Sentinel
 from trainer.synchrony import check_synchrony
 from trainer.timing import CountedForward, Stopwatch
-from trainer.tracking import Tracker
 
-REFUSED = "refused.jsonl"
 AnyBatch = Batch | LatentBatch
 Stream = CaptureStream | ProcessStream | LatentStream
-log = logging.getLogger(__name__)
 
 
 class Run:
@@ -45,10 +41,10 @@ class Run:
 
     def __init__(self, config: Config, observer: Observer) -> None:
         self.began = time.perf_counter()
-        self.config, self.observer = config, observer
+        self.config = config
         self.world = initialise(config.run.threads, config.run.seed)
-        self.folder = config.run.path
-        self._announce("starting", 0)
+        self.reporter = Reporter(config, self.world, observer)
+        self.reporter.announce("starting", 0)
         self.datasets = open_datasets(config.data)
         self.fingerprint = sampler_of(self.datasets, config.data, config.run.seed).fingerprint
         self.held_out = open_dataset(config.data.test, config.data) if config.data.test else None
@@ -68,10 +64,8 @@ class Run:
         self.meter = Meter(self.world.world_size)
         self.sentinel = Sentinel(config.guard, self.world.world_size)
         self.stream: Stream | None = None
-        self.tracker: Tracker | None = None
         self.consumed = 0
         self.stopping = False
-        self.window: dict[str, float] = {"loss": math.nan, "psnr": math.nan}
         self.reports: dict[str, StepReport] = {}
         self.rendered: Tensor | None = None
         self.untrained: dict[str, float] = {}
@@ -98,14 +92,12 @@ class Run:
     def start(self) -> None:
         """Resume, open the tracker and, if asked, measure the untrained model."""
         self.resume()
-        self.tracker = Tracker(self.config, self.folder) if self.world.is_main else None
-        if self.tracker:
-            fingerprints = ",".join(dataset.fingerprint for dataset in self.datasets)
-            self.tracker.tags({"dataset_fingerprint": fingerprints, "config_hash": self.config.hash})
+        fingerprints = ",".join(dataset.fingerprint for dataset in self.datasets)
+        self.reporter.open({"dataset_fingerprint": fingerprints, "config_hash": self.config.hash})
         if self.config.trainer.evaluate_at_start and self.engine.steps == 0 and self.held_out:
             self.evaluate()
             self.untrained = self.evaluation.means if self.evaluation else {}
-        self._announce("training", self.engine.steps)
+        self.reporter.announce("training", self.engine.steps)
         self.meter.read()
 
     @property
@@ -173,52 +165,44 @@ class Run:
             Refused: the weights are spoilt.
             Desynchronised: ranks hold different weights.
         """
-        stop = self.world.is_main and self.observer.should_stop()
         with self.clock("agree"):
-            _, self.stopping = self.meter.add(losses, self.config.data.batch_size, stop)
+            _, self.stopping = self.meter.add(losses, self.config.data.batch_size, self.reporter.should_stop())
             if self.due(self.config.guard.synchrony_every):
                 check_synchrony(self.engines)
         for name, report in self.reports.items():
             if report.boundary and not math.isfinite(report.gradient_norm):
                 raise Refused(f"the gradient of {name} is {report.gradient_norm}", clean=False)
 
-    def report(self, losses: dict[str, Tensor], batches: list[AnyBatch]) -> None:
+    def report(self, batches: list[AnyBatch]) -> None:
         """Every so often: numbers to the tracker and the display, a picture to the tracker."""
         if self.due(self.config.trainer.log_every) or self.finished:
-            self.window = self.meter.read()
-            self._log_window(self.clock.read())
-            self._announce("training", self.engine.steps)
+            self.reporter.window = self.meter.read()
+            self.reporter.metrics(self._window_metrics(), self.engine.steps)
+            self.reporter.announce("training", self.engine.steps)
         batch, images = batches[-1], self.rendered
-        if self.tracker is None or images is None or not isinstance(batch, Batch):
-            return
-        if self.due(self.config.trainer.images_every):
+        if images is not None and isinstance(batch, Batch) and self.due(self.config.trainer.images_every):
             row = Row(batch.source.images[0], batch.target.images[0], images[0])
-            self.tracker.image("train/source_target_prediction_error", contact_sheet([row]), self.engine.steps)
+            self.reporter.picture("train/source_target_prediction_error", [row], self.engine.steps)
 
     def evaluate(self) -> None:
         """Held-out subjects with the averaged weights."""
         if self.held_out is None:
             return
-        self._announce("evaluating", self.engine.steps)
+        self.reporter.announce("evaluating", self.engine.steps)
         with self.engine.averaged():
             self.evaluation = self.objective.evaluate(self.engine, self.held_out, self.config, self.world)
         self._evaluated_at = self.engine.steps
-        if self.tracker:
-            metrics = {f"eval/{name}": value for name, value in self.evaluation.means.items()}
-            self.tracker.metrics(metrics, self.engine.steps)
-            if self.evaluation.rows:
-                self.tracker.image("eval/contact_sheet", contact_sheet(self.evaluation.rows), self.engine.steps)
+        self.reporter.evaluated(self.evaluation, self.engine.steps)
         self.meter.read()
 
     def save(self) -> None:
         """Begin a checkpoint of this step; the training waits for a copy of it in memory."""
-        self._announce("saving", self.engine.steps)
-        run_id = broadcast_object(self.tracker.run_id if self.tracker else None)
+        self.reporter.announce("saving", self.engine.steps)
         measured = self.evaluation if self._evaluated_at == self.engine.steps else None
         state = {
             "consumed": self.consumed,
             "dataset": self.fingerprint,
-            "run_id": run_id,
+            "run_id": broadcast_object(self.reporter.run_id),
             "untrained": self.untrained,
             "sentinel": self.sentinel.state(),
             checkpoint.METRICS: measured.means if measured else {},
@@ -235,7 +219,7 @@ class Run:
         if self.finished and self._evaluated_at != self.engine.steps:
             self.evaluate()
         self.saver.wait()
-        self._announce("done", self.engine.steps)
+        self.reporter.announce("done", self.engine.steps)
 
     def results(self) -> dict[str, Any]:
         """What `Summary` holds."""
@@ -243,10 +227,10 @@ class Run:
             "steps": self.engine.steps,
             "finished": self.finished,
             "seconds": time.perf_counter() - self.began,
-            "loss": self.window["loss"],
-            "psnr": self.window.get("psnr", math.nan),
+            "loss": self.reporter.window["loss"],
+            "psnr": self.reporter.window.get("psnr", math.nan),
             "checkpoint": self.saver.newest,
-            "mlflow_run_id": broadcast_object(self.tracker.run_id if self.tracker else None),
+            "mlflow_run_id": broadcast_object(self.reporter.run_id),
             "protocol": self.evaluation.protocol if self.evaluation else None,
             "metrics": self.evaluation.means if self.evaluation else {},
             "untrained": self.untrained,
@@ -260,9 +244,8 @@ class Run:
         for dataset in (*self.datasets, *([self.held_out] if self.held_out else [])):
             dataset.close()
         if self.stream is not None:
-            self.stream.quarantine.write(self.folder / f"quarantine-rank{self.world.rank}.txt")
-        if self.tracker is not None:
-            self.tracker.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
+            self.stream.quarantine.write(self.config.run.path / f"quarantine-rank{self.world.rank}.txt")
+        self.reporter.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
 
     def _restore(self) -> None:
         found = checkpoint.load_newest(self.engines, self.config.checkpoints)
@@ -285,7 +268,7 @@ class Run:
 
     def _roll_back(self, why: str) -> None:
         """Weights and optimisers of the newest checkpoint, data from here on."""
-        self._announce("rolling back", self.engine.steps)
+        self.reporter.announce("rolling back", self.engine.steps)
         self.saver.settle()
         found = checkpoint.load_newest(self.engines, self.config.checkpoints) if self.sentinel.may_roll_back() else None
         if found is None:
@@ -295,28 +278,24 @@ class Run:
         self._saved_at = self.engine.steps
 
     def _refused_samples(self, refusal: Refused, batches: list[AnyBatch], done: str) -> str:
-        """Names of the step's samples, of all ranks, also in the run's folder and in MLflow."""
+        """Names of the step's samples, of all ranks; told of."""
         names = gather_objects([name for batch in batches for name in batch.names])
-        samples = broadcast_object(sorted({name for part in names for name in part}) if names else [])
-        if self.tracker:
-            line = {"step": self.engine.steps, "consumed": self.consumed, "reason": str(refusal), "done": done}
-            with (self.folder / REFUSED).open("a") as file:
-                file.write(json.dumps({**line, "samples": samples}) + "\n")
-            self.tracker.artifact(self.folder / REFUSED)
-            counts = {"guard/skipped": self.sentinel.skipped, "guard/rollbacks": self.sentinel.rollbacks}
-            self.tracker.metrics(counts, self.engine.steps)
-            log.warning("step %d %s: %s; samples: %s", self.engine.steps, done, refusal, ", ".join(samples))
-        return ", ".join(samples)
+        samples = ", ".join(sorted({name for part in names for name in part})) if names else ""
+        line = {"step": self.engine.steps, "consumed": self.consumed, "reason": str(refusal), "done": done}
+        self.reporter.refused(line | {"samples": samples})
+        counts = {"guard/skipped": self.sentinel.skipped, "guard/rollbacks": self.sentinel.rollbacks}
+        self.reporter.metrics(counts, self.engine.steps)
+        return broadcast_object(samples)
 
-    def _log_window(self, seconds: dict[str, float]) -> None:
-        if self.tracker is None:
-            return
-        steps_per_window = self.config.trainer.log_every
+    def _window_metrics(self) -> dict[str, float]:
+        """What the last window measured, by the names that MLflow shows."""
+        window, steps = self.reporter.window, self.config.trainer.log_every
         rates = ("samples_per_second", "step_seconds")
-        metrics = {f"train/{name}": value for name, value in self.window.items() if name not in rates}
-        metrics |= {f"time/{name}": value / steps_per_window for name, value in seconds.items()}
-        metrics |= {f"throughput/{name}": self.window[name] for name in rates}
-        metrics["throughput/model_gflops_per_second"] = self._gflops_per_second()
+        metrics = {f"train/{name}": value for name, value in window.items() if name not in rates}
+        metrics |= {f"time/{name}": value / steps for name, value in self.clock.read().items()}
+        metrics |= {f"throughput/{name}": window[name] for name in rates}
+        flops = self.forward.training_flops() * self.config.engine.accumulation
+        metrics["throughput/model_gflops_per_second"] = flops / window["step_seconds"] / 1e9  # render excluded
         if self.saver.seconds:
             metrics["checkpoint/seconds"] = self.saver.seconds
         for name, report in self.reports.items():
@@ -325,27 +304,4 @@ class Run:
             metrics[f"{place}/gradient_norm"] = report.gradient_norm
         metrics["data/samples"] = float(self.consumed)
         metrics["data/quarantined"] = float(len(self.stream.quarantine.found)) if self.stream else 0.0
-        self.tracker.metrics(metrics, self.engine.steps)
-
-    def _gflops_per_second(self) -> float:
-        """Of this worker's model, render excluded."""
-        micro_batches = self.config.engine.accumulation
-        return self.forward.training_flops() * micro_batches / self.window["step_seconds"] / 1e9
-
-    def _announce(self, phase: str, step: int) -> None:
-        if not self.world.is_main:
-            return
-        steps = self.config.trainer.steps
-        window = getattr(self, "window", {})
-        per_step = window.get("step_seconds", math.nan)
-        self.observer.report(
-            Progress(
-                phase,
-                step,
-                steps,
-                loss=window.get("loss", math.nan),
-                psnr=window.get("psnr", math.nan),
-                samples_per_second=window.get("samples_per_second", math.nan),
-                eta_seconds=per_step * (steps - step),
-            )
-        )
+        return metrics

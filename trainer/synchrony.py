@@ -10,7 +10,6 @@ from torch import Tensor
 from trainer.distributed import broadcast_object, gather_objects
 from trainer.engine import Engine
 
-
 _CHUNK = 2**22  # elements that are eight bytes long for a moment
 
 

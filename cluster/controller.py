@@ -9,10 +9,14 @@ from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 
 from configs import UserError
+from trainer.observer import Diverged
+
+FINAL = (UserError, Diverged)
+"""A user's mistake, and a training that has gone back to its checkpoints as often as it may."""
 
 
 class Verdict(UserCallback):
-    """Ends the run on a `UserError` from any rank; everything else is left to Ray's restarts."""
+    """Ends the run on what no restart can mend, from any rank; everything else is left to Ray's restarts."""
 
     def __init__(self, hub: Any) -> None:
         self._hub = hub
@@ -20,7 +24,7 @@ class Verdict(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Called in the controller; what it raises is not retried and reaches the driver as it is."""
         for error in worker_exceptions.values():
-            if isinstance(error, UserError):
+            if isinstance(error, FINAL):
                 raise error
         rank, error = min(worker_exceptions.items())
         with contextlib.suppress(Exception):

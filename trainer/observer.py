@@ -1,4 +1,4 @@
-"""What the loop tells whoever watches it, and the one thing it asks back: whether to stop."""
+"""What the loop tells whoever watches it, how it gives up, and the one thing it asks back: whether to stop."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ class Progress:
     psnr: float = float("nan")
     samples_per_second: float = float("nan")
     eta_seconds: float = float("nan")
+
+
+class Diverged(RuntimeError):
+    """The losses are not numbers any more, or too large, and going back has not helped; names the samples."""
 
 
 class Observer(Protocol):

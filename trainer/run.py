@@ -25,10 +25,10 @@ from trainer.engine import MODEL, Engine, StepReport
 from trainer.evaluation import Evaluation
 from trainer.meter import Meter
 from trainer.objectives import build_objective
-from trainer.observer import Observer
+from trainer.observer import Diverged, Observer
 from trainer.pictures import Row
 from trainer.reporter import Reporter
-from trainer.sentinel import Diverged, Refused, Sentinel
+from trainer.sentinel import Refused, Sentinel
 from trainer.synchrony import check_synchrony
 from trainer.timing import CountedForward, Stopwatch
 

@@ -16,10 +16,6 @@ from trainer.engine import MODEL
 _QUIET = 0.01  # of the mean: a loss that hardly varies is not refused for varying a little
 
 
-class Diverged(RuntimeError):
-    """The losses are not numbers any more, or too large, and going back has not helped; names the samples."""
-
-
 class Refused(Exception):
     """A step that must not be.
 

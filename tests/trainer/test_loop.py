@@ -20,8 +20,7 @@ from data.dataset import Dataset
 from data.manifest import commit
 from data.shards import write_shard
 from trainer.loop import train
-from trainer.observer import Progress
-from trainer.sentinel import Diverged
+from trainer.observer import Diverged, Progress
 
 MakeConfig = Callable[..., Config]
 SCRIPT = Path(__file__).with_name("train_and_record.py")

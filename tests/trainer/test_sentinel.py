@@ -17,7 +17,8 @@ from configs.schema import GuardConfig
 from trainer import sentinel as sentinel_module
 from trainer.engine import MODEL
 from trainer.loop import train
-from trainer.sentinel import Diverged, Refused, Sentinel
+from trainer.observer import Diverged
+from trainer.sentinel import Refused, Sentinel
 from trainer.synchrony import Desynchronised, check_synchrony, digest
 
 MakeConfig = Callable[..., Config]

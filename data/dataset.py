@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from configs.errors import UserError
-from configs.store import StoreConfig
 from data.arkit import coefficients
 from data.capture import Capture, camera_centers
 from data.images import Fit, load, load_into
 from data.index import Index
 from data.manifest import DatasetInfo, describe, open_index
-from data.store import BadMember, Buffer, Range, Store, Traffic
+from data.store import BadMember, Buffer, Range, Store
+from data.stored import StoredSet
 from data.views import Cameras, PackedViews, Views
 
 Pixels = NDArray[np.uint8]
@@ -40,10 +38,8 @@ class Members(NamedTuple):
         return (self.image,) if self.mask is None else (self.image, self.mask)
 
 
-class Dataset:
-    """Captures in a store. Safe to share between threads, to fork and to pickle (it travels as its URL).
-
-    Make one with `Dataset.open`.
+class Dataset(StoredSet[Index, DatasetInfo]):
+    """Captures in a store. Make one with `Dataset.open`.
 
     Attributes:
         index: every capture and member.
@@ -51,74 +47,19 @@ class Dataset:
     """
 
     def __init__(self, store: Store, index: Index, info: DatasetInfo, verify: bool = True) -> None:
-        self._store, self._verify = store, verify
-        self.index, self.info = index, info
+        super().__init__(store, index, info, verify)
         self._calibrations: dict[tuple[int, tuple[int, int]], Calibration] = {}
 
-    @classmethod
-    def open(
-        cls, url: str, *, verify: bool = True, fingerprint: str | None = None, settings: StoreConfig | None = None
-    ) -> Dataset:
-        """Read the index.
-
-        Args:
-            url: a folder, `file://`, `s3://` or `memory://`.
-            verify: compare every member read with its checksum.
-            fingerprint: what the dataset's must be.
-            settings: patience with the store and speed.
-
-        Raises:
-            UserError: no dataset there, or another one; both fingerprints are named.
-        """
-        store = Store(url, settings)
-        try:
-            index, manifest = open_index(store)
-            found = manifest["fingerprint"]
-            if fingerprint not in (None, found):
-                raise UserError(f"the dataset has fingerprint {found}, not {fingerprint}", where=store.url)
-        except BaseException:
-            store.close()
-            raise
-        return cls(store, index, describe(index, manifest, store.url), verify)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.url, self._verify, self.fingerprint, self._store.settings)
-
-    def __len__(self) -> int:
-        """How many captures there are."""
-        return len(self.index)
-
-    def __enter__(self) -> Dataset:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @property
-    def url(self) -> str:
-        """Where it lies."""
-        return self.info.url
-
-    @property
-    def fingerprint(self) -> str:
-        """Names the content, whatever the place."""
-        return self.info.fingerprint
-
-    @property
-    def subjects(self) -> tuple[str, ...]:
-        """Everybody in it."""
-        return self.index.subjects
+    @staticmethod
+    def read(store: Store) -> tuple[Index, DatasetInfo]:
+        """See `StoredSet`."""
+        index, manifest = open_index(store)
+        return index, describe(index, manifest, store.url)
 
     @property
     def captures(self) -> list[str]:
         """Names of all captures by row; a list of them all, so not for inner loops."""
         return self.index.names.to_pylist()
-
-    def captures_of(self, subject: str) -> list[str]:
-        """Names of one subject's captures."""
-        if subject not in self.subjects:
-            raise UserError(f"no subject is called '{subject}'", where=self.url)
-        return [self.index.text("name", int(row)) for row in self.index.rows_of(self.subjects.index(subject))]
 
     def cameras(self, capture: str) -> tuple[str, ...]:
         """Names of the cameras that saw a capture."""
@@ -176,10 +117,6 @@ class Dataset:
         pairs = zip(images, masks, chosen, strict=True)
         return [Members(image, mask, rig.sizes[view]) for image, mask, view in pairs]
 
-    def fetch(self, ranges: Sequence[Range]) -> Future[list[Buffer]]:
-        """Encoded members, verified unless the dataset was opened otherwise; as `Store.fetch`."""
-        return self._store.fetch(ranges, self._verify)
-
     def calibration(self, row: int, image_size: tuple[int, int]) -> Calibration:
         """`world_to_camera` `[v, 4, 4]` and `K` `[v, 3, 3]` of all cameras of a row, for images fitted to a size."""
         key = int(self.index.rig_numbers[row]), image_size
@@ -204,15 +141,6 @@ class Dataset:
         """Encoded images and masks, in one go."""
         data = iter(self.fetch([part for one in members for part in one.ranges]).result())
         return [(next(data), None if one.mask is None else next(data)) for one in members]
-
-    @property
-    def traffic(self) -> Traffic:
-        """What this process has asked of the store."""
-        return self._store.traffic
-
-    def close(self) -> None:
-        """Drop this process's connections; the dataset may be used again."""
-        self._store.close()
 
 
 def pack_views(images: Pixels, masks: Pixels, calibration: Calibration, image_size: tuple[int, int]) -> PackedViews:
@@ -257,7 +185,3 @@ def decode_view(
         coverage[:] = 255 if mask is None else load(mask, (coverage.shape[0], coverage.shape[1]), 1, size)
     except ValueError as error:
         raise BadMember(f"broken image or mask: {error}", where=where) from None
-
-
-def _reopen(url: str, verify: bool, fingerprint: str, settings: StoreConfig) -> Dataset:
-    return Dataset.open(url, verify=verify, fingerprint=fingerprint, settings=settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 import data.stream
 from configs.errors import UserError
 from configs.schema import DataConfig
+from data.batches import BatchStream
 from data.dataset import Dataset
 from data.latents import manifest as latents
 from data.latents.dataset import LatentSet
@@ -35,9 +35,10 @@ def open_dataset(url: str, config: DataConfig) -> Dataset | LatentSet:
     store = Store(url, config.store)
     try:
         kind = LatentSet if latents.manifest_format(store) == latents.FORMAT else Dataset
-    finally:
+    except BaseException:
         store.close()
-    return kind.open(url, verify=config.verify, settings=config.store)
+        raise
+    return kind.of(store, verify=config.verify)
 
 
 def open_datasets(config: DataConfig) -> list[Dataset] | list[LatentSet]:
@@ -82,7 +83,7 @@ def open_stream(
     return stream(cast("Sequence[Dataset]", datasets), config, **place)
 
 
-class ProcessStream(Iterator[PackedBatch]):
+class ProcessStream(BatchStream[PackedBatch]):
     """The batches of one `CaptureStream`, each made by one of `config.loaders` spawned processes in turn.
 
     Every process opens the datasets and makes its clients itself, so nothing is inherited by a fork.
@@ -92,8 +93,8 @@ class ProcessStream(Iterator[PackedBatch]):
     """
 
     def __init__(self, datasets: Sequence[Dataset], config: DataConfig, *, pin: bool = False, **place: Any) -> None:
+        super().__init__(Quarantine(config.bad_share))
         self.sampler: Sampler = data.stream.sampler_of(datasets, config, place["seed"])
-        self.quarantine, self.waited = Quarantine(config.bad_share), 0.0
         loader = DataLoader(
             _Stripes(list(datasets), config, place),
             batch_size=None,
@@ -104,30 +105,15 @@ class ProcessStream(Iterator[PackedBatch]):
         )
         self._made: Iterator[_Made] | None = iter(loader)
 
-    def __enter__(self) -> ProcessStream:
-        return self
+    def _take(self) -> PackedBatch:
+        assert self._made is not None, "it is not closed"
+        made = next(self._made)
+        self.quarantine.merge(made.bad)
+        if isinstance(made.outcome, Exception):
+            raise made.outcome
+        return made.outcome
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __next__(self) -> PackedBatch:
-        if self._made is None:
-            raise StopIteration
-        began = time.perf_counter()
-        try:
-            made = next(self._made)
-            self.quarantine.merge(made.bad)
-            if isinstance(made.outcome, Exception):
-                raise made.outcome
-            return made.outcome
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            self.waited += time.perf_counter() - began
-
-    def close(self) -> None:
-        """End the processes; a closed stream is at its end."""
+    def _end(self) -> None:
         self._made = None  # the iterator ends its processes when nobody holds it
 
 

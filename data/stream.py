@@ -6,11 +6,12 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from configs.schema import DataConfig
 from data.assembly import Assembly, Task
+from data.batches import BatchStream
 from data.cache import PixelCache
 from data.dataset import Dataset
 from data.quarantine import Quarantine, TooManyBad, read_quarantine
@@ -25,7 +26,7 @@ def sampler_of(datasets: Sequence[Dataset], config: DataConfig, seed: int) -> Sa
     return Sampler([(dataset.index, dataset.fingerprint) for dataset in datasets], config, seed)
 
 
-class CaptureStream(Iterator[PackedBatch]):
+class CaptureStream(BatchStream[PackedBatch]):
     """This rank's micro-batches, from any position on.
 
     Which samples make a batch is arithmetic (`data.shares`, `data.sampling`); nothing depends on threads, processes,
@@ -67,53 +68,34 @@ class CaptureStream(Iterator[PackedBatch]):
         worker: int = 0,
         workers: int = 1,
     ) -> None:
+        super().__init__(Quarantine(config.bad_share, read_quarantine(config.quarantine)))
         self._datasets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
         self._shares = Shares(config.batch_size, world_size, accumulation, start)
         self.sampler = sampler_of(self._datasets, config, seed)
-        self.quarantine = Quarantine(config.bad_share, read_quarantine(config.quarantine))
-        self.waited = 0.0
         self.latencies: deque[float] = deque(maxlen=20_000)
         self._config, self._rank, self._pin = config, rank, pin
         self._numbers = Shares.numbers(worker, workers)
         self._cache = PixelCache(config.cache_mb * 2**20)
         self._ahead: deque[Future[PackedBatch]] = deque()
         self._reads: set[Future[list[Buffer]]] = set()
-        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(config.readers, "headway-data")
+        self._pool = ThreadPoolExecutor(config.readers, "headway-data")
 
-    def __enter__(self) -> CaptureStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __next__(self) -> PackedBatch:
-        if self._pool is None:
-            raise StopIteration
-        began = time.perf_counter()
+    def _take(self) -> PackedBatch:
         for number in itertools.islice(self._numbers, self._config.prefetch + 1 - len(self._ahead)):
             done: Future[PackedBatch] = Future()
             self._ahead.append(done)
             self._pool.submit(self._begin, number, done)
-        try:
-            batch = self._ahead[0].result()
-            self._ahead.popleft()
-            return batch
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            self.waited += time.perf_counter() - began
+        batch = self._ahead[0].result()
+        self._ahead.popleft()
+        return batch
 
-    def close(self) -> None:
-        """Stop reading ahead and join every thread; a closed stream is at its end."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            for read in list(self._reads):
-                read.cancel()
-            pool.shutdown(wait=True, cancel_futures=True)
-            for done in self._ahead:  # somebody may wait in another thread
-                _fail(done, StoreError("the stream was closed"))
-            self._ahead.clear()
+    def _end(self) -> None:
+        for read in list(self._reads):
+            read.cancel()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for done in self._ahead:  # somebody may wait in another thread
+            _fail(done, StoreError("the stream was closed"))
+        self._ahead.clear()
 
     def samples(self, number: int) -> tuple[list[Sample], int]:
         """Micro-batch `number` of this rank, counted from `start`, and the samples consumed once it is done."""
@@ -131,10 +113,8 @@ class CaptureStream(Iterator[PackedBatch]):
             _fail(done, error)
 
     def _submit(self, task: Task) -> None:
-        pool = self._pool
-        if pool is not None:
-            with contextlib.suppress(RuntimeError):  # closed in between: nobody waits any more
-                pool.submit(self._read, task)
+        with contextlib.suppress(RuntimeError):  # closed in between: nobody waits any more
+            self._pool.submit(self._read, task)
 
     def _read(self, task: Task) -> None:
         """Ask for what a sample needs and no cache has; a folder answers at once, a store some time later."""
@@ -153,13 +133,12 @@ class CaptureStream(Iterator[PackedBatch]):
 
     def _answered(self, task: Task, read: Future[list[Buffer]]) -> None:
         self._reads.discard(read)
-        pool = self._pool
         if read.cancelled():
             url = self._datasets[task.sample.dataset].url
             _fail(task.assembly.done, StoreError("was closed while it was read from", where=url))
-        elif pool is not None:
+        else:
             with contextlib.suppress(RuntimeError):
-                pool.submit(self._decode, task, read)
+                self._pool.submit(self._decode, task, read)
 
     def _decode(self, task: Task, read: Future[list[Buffer]]) -> None:
         try:

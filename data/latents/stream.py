@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 
 from configs.schema import DataConfig
+from data.batches import BatchStream
 from data.latents.batch import LatentBatch
 from data.latents.dataset import LatentSet
 from data.latents.sampling import LatentSample, LatentSampler
@@ -20,7 +20,7 @@ from data.shares import Shares
 from data.store import BadMember, Range
 
 
-class LatentStream(Iterator[LatentBatch]):
+class LatentStream(BatchStream[LatentBatch]):
     """This rank's micro-batches of whitened latents, from any position on.
 
     The contract is that of `data.stream.CaptureStream`: which latents make a batch is arithmetic, the whole state is
@@ -55,42 +55,23 @@ class LatentStream(Iterator[LatentBatch]):
         start: int = 0,
         pin: bool = False,
     ) -> None:
+        super().__init__(Quarantine(config.bad_share, read_quarantine(config.quarantine)))
         self._sets = [sets] if isinstance(sets, LatentSet) else list(sets)
         self._shares = Shares(config.batch_size, world_size, accumulation, start)
         self.sampler = LatentSampler(self._sets, config, seed)
-        self.quarantine = Quarantine(config.bad_share, read_quarantine(config.quarantine))
-        self.waited = 0.0
         self._rank, self._pin, self._prefetch = rank, pin, config.prefetch
         self._numbers = Shares.numbers()
         self._ahead: deque[Future[LatentBatch]] = deque()
-        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(config.readers, "headway-latents")
+        self._pool = ThreadPoolExecutor(config.readers, "headway-latents")
 
-    def __enter__(self) -> LatentStream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __next__(self) -> LatentBatch:
-        if self._pool is None:
-            raise StopIteration
-        began = time.perf_counter()
+    def _take(self) -> LatentBatch:
         while len(self._ahead) <= self._prefetch:
             self._ahead.append(self._pool.submit(self._make, next(self._numbers)))
-        try:
-            return self._ahead.popleft().result()
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            self.waited += time.perf_counter() - began
+        return self._ahead.popleft().result()
 
-    def close(self) -> None:
-        """Stop reading ahead and join every thread; a closed stream is at its end."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._ahead.clear()
+    def _end(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._ahead.clear()
 
     def samples(self, number: int) -> tuple[list[LatentSample], int]:
         """Micro-batch `number` of this rank, counted from `start`, and the samples consumed once it is done."""

@@ -5,8 +5,9 @@ Names are imported when they are first used: a process that only writes shards n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data.lazy import lazily
 
 if TYPE_CHECKING:
     from data.capture import Capture
@@ -32,7 +33,6 @@ _HOMES = {
     "data.stream": ("CaptureStream",),
     "data.views": ("Batch", "Cameras", "PackedBatch", "Views"),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BadMember",
@@ -56,8 +56,4 @@ __all__ = [
     "write_shard",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'data' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

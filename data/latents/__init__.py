@@ -5,8 +5,9 @@ Names are imported when they are first used, as in `data`.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data.lazy import lazily
 
 if TYPE_CHECKING:
     from data.latents.batch import LatentBatch
@@ -22,7 +23,6 @@ _HOMES = {
     "data.latents.shards": ("Latent", "LatentPart", "existing_latents", "write_latents"),
     "data.latents.stream": ("LatentStream",),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Base",
@@ -38,8 +38,4 @@ __all__ = [
     "write_latents",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'data.latents' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOME[name]), name)
+__getattr__ = lazily(__name__, _HOMES)

@@ -17,6 +17,7 @@ from cluster.runs import prepare, resolve, sole_trainer
 from cluster.session import Session, ray_session
 from cluster.worker import Task, TrainFunction
 from configs import Config, UserError
+from trainer import ledger
 
 _LOOK_EVERY_SECONDS = 0.4
 
@@ -68,7 +69,7 @@ def launch(
     config = resolve(config)
     display = display or Plain()
     prepare(config, resume=resume)
-    with sole_trainer(config.run.path), display:
+    with sole_trainer(config.run.path), ledger.session(config.run.path), display:
         display.phase("starting Ray")
         with ray_session(config) as session:
             outcome = _drive(config, display, session, train or _loop())

@@ -11,6 +11,7 @@ from typing import Any
 from configs import Config
 from trainer.distributed import Distributed
 from trainer.evaluation import Evaluation
+from trainer.ledger import LEDGER, PICTURE, publish
 from trainer.observer import Observer, Progress
 from trainer.pictures import Row, contact_sheet
 from trainer.tracking import Tracker
@@ -88,6 +89,16 @@ class Reporter:
             file.write(json.dumps(line) + "\n")
         self.tracker.artifact(path)
         log.warning("step %(step)d %(done)s: %(reason)s; samples: %(samples)s", line)
+
+    def account(self, step: int, *, picture: bool) -> None:
+        """Where the wall time went, over all attempts so far: numbers and, if asked, the picture."""
+        if self.tracker is None:
+            return
+        ledger = publish(self._config.run.path, picture=picture)
+        if ledger is not None:
+            self.metrics(ledger.metrics(), step)
+            if picture:
+                self.tracker.artifact(self._config.run.path / LEDGER / PICTURE, LEDGER)
 
     def close(self, status: Any) -> None:
         """Say how the run ended."""

@@ -23,6 +23,8 @@ from trainer import checkpoint
 from trainer.distributed import broadcast_object, gather_objects, initialise
 from trainer.engine import MODEL, Engine, StepReport
 from trainer.evaluation import Evaluation
+from trainer.ledger import attempts
+from trainer.ledger.recorder import Recorder, accounted
 from trainer.meter import Meter
 from trainer.objectives import build_objective
 from trainer.observer import Diverged, Observer
@@ -41,6 +43,7 @@ class Run:
 
     def __init__(self, config: Config, observer: Observer) -> None:
         self.began = time.perf_counter()
+        self.ledger = Recorder()
         self.config = config
         self.world = initialise(config.run.threads, config.run.seed)
         self.reporter = Reporter(config, self.world, observer)
@@ -92,6 +95,8 @@ class Run:
     def start(self) -> None:
         """Resume, open the tracker and, if asked, measure the untrained model."""
         self.resume()
+        attempt = broadcast_object(attempts(self.config.run.path) + 1)
+        self.ledger.open(self.config.run.path, self.world.rank, attempt, self.engine.steps)
         fingerprints = ",".join(dataset.fingerprint for dataset in self.datasets)
         self.reporter.open({"dataset_fingerprint": fingerprints, "config_hash": self.config.hash})
         if self.config.trainer.evaluate_at_start and self.engine.steps == 0 and self.held_out:
@@ -99,6 +104,7 @@ class Run:
             self.untrained = self.evaluation.means if self.evaluation else {}
         self.reporter.announce("training", self.engine.steps)
         self.meter.read()
+        self.ledger.enter("idle")
 
     @property
     def finished(self) -> bool:
@@ -109,12 +115,14 @@ class Run:
         """Whether this step is one of every `every`; never at 0."""
         return every > 0 and self.engine.steps % every == 0
 
+    @accounted("data_wait")
     def fetch(self) -> list[AnyBatch]:
         """This rank's micro-batches of one optimiser step."""
         assert self.stream is not None, "resume() comes first"
         with self.clock("data"):
             return [next(self.stream).to(self.world.device).unpack() for _ in range(self.config.engine.accumulation)]
 
+    @accounted("compute")
     def step(self, batches: list[AnyBatch]) -> dict[str, Tensor]:
         """Every update that the objective asks for; the mean terms of this rank, `loss` among them.
 
@@ -158,6 +166,7 @@ class Run:
         else:
             self.sentinel.accept()
 
+    @accounted("compute")
     def agree(self, losses: dict[str, Tensor]) -> None:
         """Agree with the other ranks on the means and on stopping; refuse gradients that were no numbers.
 
@@ -169,6 +178,7 @@ class Run:
             _, self.stopping = self.meter.add(losses, self.config.data.batch_size, self.reporter.should_stop())
             if self.due(self.config.guard.synchrony_every):
                 check_synchrony(self.engines)
+        self.ledger.steps = self.engine.steps
         for name, report in self.reports.items():
             if report.boundary and not math.isfinite(report.gradient_norm):
                 raise Refused(f"the gradient of {name} is {report.gradient_norm}", clean=False)
@@ -184,6 +194,7 @@ class Run:
             row = Row(batch.source.images[0], batch.target.images[0], images[0])
             self.reporter.picture("train/source_target_prediction_error", [row], self.engine.steps)
 
+    @accounted("evaluation")
     def evaluate(self) -> None:
         """Held-out subjects with the averaged weights."""
         if self.held_out is None:
@@ -195,6 +206,7 @@ class Run:
         self.reporter.evaluated(self.evaluation, self.engine.steps)
         self.meter.read()
 
+    @accounted("checkpoint_stall")
     def save(self) -> None:
         """Begin a checkpoint of this step; the training waits for a copy of it in memory."""
         self.reporter.announce("saving", self.engine.steps)
@@ -212,6 +224,7 @@ class Run:
         self._saved_at = self.engine.steps
         self.meter.read()
 
+    @accounted("checkpoint_stall")
     def finish(self) -> None:
         """The last checkpoint and, when all steps are done, the last evaluation."""
         if self._saved_at != self.engine.steps:
@@ -245,7 +258,10 @@ class Run:
             dataset.close()
         if self.stream is not None:
             self.stream.quarantine.write(self.config.run.path / f"quarantine-rank{self.world.rank}.txt")
-        self.reporter.close("FAILED" if error else ("FINISHED" if self.finished else "KILLED"))
+        status = "FAILED" if error else ("FINISHED" if self.finished else "KILLED")
+        self.ledger.close(status)
+        self.reporter.account(self.engine.steps, picture=not error)
+        self.reporter.close(status)
 
     def _restore(self) -> None:
         found = checkpoint.load_newest(self.engines, self.config.checkpoints)
@@ -266,6 +282,7 @@ class Run:
         self.sentinel.restore(state.get("sentinel", {}))
         self.saver.newest, self._saved_at = newest, self.engine.steps
 
+    @accounted("restart")
     def _roll_back(self, why: str) -> None:
         """Weights and optimisers of the newest checkpoint, data from here on."""
         self.reporter.announce("rolling back", self.engine.steps)
@@ -275,6 +292,7 @@ class Run:
             raise Diverged(why)
         self.sentinel.restore(found[1].get("sentinel", {}))
         self.reports.clear()
+        self.ledger.resumed(self.engine.steps)
         self._saved_at = self.engine.steps
 
     def _refused_samples(self, refusal: Refused, batches: list[AnyBatch], done: str) -> str:

@@ -10,7 +10,21 @@ from typing import NoReturn
 
 import typer
 
-from cluster.commands import animate, config, data, demo, doctor, latents, model, sample, train, use
+from cluster.commands import (
+    animate,
+    config,
+    data,
+    demo,
+    doctor,
+    jobs,
+    latents,
+    manifest,
+    model,
+    sample,
+    submit,
+    train,
+    use,
+)
 from configs import UserError
 
 app = typer.Typer(
@@ -26,6 +40,9 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("resume")(train.resume)
 app.command("demo")(demo.demo)
+app.command("submit")(submit.submit)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(manifest.app, name="cluster")
 app.command("reconstruct")(use.reconstruct)
 app.command("evaluate")(use.evaluate)
 app.command("latents")(latents.latents)

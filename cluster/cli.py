@@ -18,6 +18,7 @@ from cluster.commands import (
     doctor,
     jobs,
     latents,
+    ledger,
     manifest,
     model,
     sample,
@@ -45,6 +46,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(manifest.app, name="cluster")
 app.command("reconstruct")(use.reconstruct)
 app.command("evaluate")(use.evaluate)
+app.command("ledger")(ledger.ledger)
 app.command("latents")(latents.latents)
 app.command("animate")(animate.animate)
 app.command("sample")(sample.sample)

@@ -19,6 +19,7 @@ from cluster.launch import Result, WorkerFailure, launch
 from cluster.runs import resolve
 from configs import Config, UserError, load_config
 from trainer.checkpoint import load_weights
+from trainer.ledger import summarise
 from trainer.tracking import read_run_id
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -131,6 +132,12 @@ def test_a_killed_worker_costs_a_restart_and_nothing_else(
     assert result.summary.steps == 40
     assert result.restarts == notes.restarts == 1
     assert same_weights(result, undisturbed[0])
+    ledger = summarise(run)
+    assert (len(ledger.ranks), ledger.attempts, len(ledger.sessions)) == (2, 2, 1)
+    for rank in ledger.ranks:
+        assert sum(rank.seconds.values()) == pytest.approx(ledger.wall)
+        assert min(rank.seconds[name] for name in ("compute", "start_up", "restart", "lost_work")) > 0
+    assert ledger.goodput < summarise(undisturbed[2] / "r").goodput
 
 
 @pytest.mark.slow

@@ -128,7 +128,8 @@ class Recorder:
 
     def _cut(self, *, always: bool = False, end: str | None = None) -> None:
         """Close the window, unless nothing was in it."""
-        if not always and self._mark - self._began < 1e-3 and self.steps == self._first:
+        empty = self._mark - self._began < 1e-3 and self.steps == self._first and self._resumed is None
+        if empty and not always:
             return
         self._closed.append(self._window(end))
         self._seconds, self._began, self._first, self._resumed = {}, self._mark, self.steps, None

@@ -167,7 +167,7 @@ class _Story:
             until, first, then = (self.began[after[0]] if after else ended), "restart", "idle"
             if after and following == after[0]:
                 until = ended
-            if before.end and not after:
+            if not after and (before.end or before.attempt in self.clean):
                 until = began
         until = min(max(until, began), ended)
         for start, end, category in ((began, until, first), (until, ended, then)):

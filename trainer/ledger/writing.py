@@ -85,7 +85,8 @@ def draw(ledger: Ledger, path: Path, title: str) -> None:
     above.set_yticks(range(len(shown)), [f"rank {rank.rank}" for rank in shown])
     above.invert_yaxis()
     above.set(xlim=(0, ledger.wall), xlabel="seconds of the job")
-    above.set_title(f"{title}: {ledger.wall:.0f} s, goodput {ledger.goodput:.1%}, {ledger.attempts} attempt(s)")
+    attempts = "1 attempt" if ledger.attempts == 1 else f"{ledger.attempts} attempts"
+    above.set_title(f"{title}: {ledger.wall:.0f} s, goodput {ledger.goodput:.1%}, {attempts}")
     _totals(below, ledger)
     figure.savefig(path, metadata={"Software": None})
 

@@ -29,6 +29,7 @@ from trainer.timing import CountedForward
 
 STAGES = (0, 1, 2, 3)
 LIVE = 1_000_000_000  # parameters that DeepSpeed's stage 3 may hold whole at a time, by default
+LARGEST_MESSAGE = 500_000_000  # gradients that DeepSpeed copies into one message where it does not go by buckets
 BACKWARD = 2  # forwards that a backward pass costs (Kaplan et al. 2020)
 
 
@@ -38,11 +39,12 @@ class Memory:
 
     Attributes:
         weights: what the forward pass computes with.
-        gradients: between the backward pass and the update.
+        gradients: from the first backward pass of an accumulation window to the update.
         masters: fp32 copies that the optimiser updates, where the weights themselves are not these.
         moments: the optimiser's own state.
         average: the moving average.
-        passing: what comes by in between: gradients on their way to other ranks, and weights that stage 3 gathers.
+        passing: the most that comes by in between: copies of gradients on their way to other ranks or to the
+            update, and weights that stage 3 gathers.
         host: how much of all that lies in the host's memory; the rest is on the device.
     """
 
@@ -190,7 +192,7 @@ def zero_memory(
 ) -> Memory:
     """Memory of one rank under DeepSpeed 0.19 as `trainer.engine` sets it up (Rajbhandari et al. 2020, section 5).
 
-    Padding and fragmentation are left out.
+    Padding and fragmentation are left out. Engines were measured: tests/trainer/test_described_memory.py.
 
     Args:
         trained, frozen: parameters.
@@ -205,16 +207,25 @@ def zero_memory(
     masters = 4 * shared if stage or half else 0
     moments = 4 * shared * _moments(optimizer)
     averaged = 4 * shared if average else 0
-    if stage == 0:
-        gradients, passing = low * trained, 4 * trained if half else 0  # fp32 copies for the update
-    elif stage == 1:
-        gradients, passing = 4 * trained, 0
-    else:
-        gradients, passing = 4 * shared, low * min(trained, LARGEST_BUCKET)
-    passing += low * min(whole, LIVE) if stage == 3 else 0
+    gradients = 4 * shared if stage > 1 else low * trained
+    if stage == 1 and half:
+        gradients += 4 * trained  # bf16 from autograd, and their sum
+    passing = _passing(stage, half, trained, shared, whole)
     weights = low * (-(-whole // workers) if stage == 3 else whole)
     host = masters + moments + averaged + (gradients if stage > 1 else 0) if engine.offload == "cpu" else 0
     return Memory(weights, gradients, masters, moments, averaged, passing, host)
+
+
+def _passing(stage: int, half: bool, trained: int, shared: int, whole: int) -> int:
+    """The most bytes of copies at a time, in backward pass, reduction and update."""
+    low, message, bucket = 2 if half else 4, min(trained, LARGEST_MESSAGE), min(trained, LARGEST_BUCKET)
+    if stage == 0:
+        return 4 * trained if half else 4 * message  # in fp32 for the update; or flat for the reduction
+    if stage == 1:
+        return (4 + low) * message if half else 4 * max(bucket, shared)
+    if stage == 2:
+        return max(2 * low * bucket, 4 * shared)  # a bucket and its flat copy; or this rank's share, flat
+    return 3 * low * bucket + low * min(whole, LIVE)
 
 
 def _beside(system: System, config: Config) -> Mapping[str, Network]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from configs import Config, load_config
 from configs.schema import EngineConfig, OptimizerConfig
-from models.describe import activation_bytes, outline, render_flops, source_inputs
+from models.describe import Live, activation_bytes, outline, render_flops, source_inputs
 from models.system import System, build
 from trainer.describe import Description, describe, zero_memory
 from trainer.timing import CountedForward
@@ -109,14 +109,15 @@ def test_more_workers_and_offloading_never_need_more_of_a_device(
 
 
 def test_known_memory() -> None:
-    """16 bytes a parameter in fp32; 2 + 16 / 64 + the bucket in bf16 at stage 2 on 64 ranks."""
+    """20 bytes a parameter in fp32, 4 of them a copy on its way; 2 + 16 / 64 + 2 buckets in bf16 at stage 2 on 64."""
     plain = zero_memory(1000, 0, 1, EngineConfig(zero_stage=0), OptimizerConfig(), average=False)
-    assert (plain.weights, plain.gradients, plain.masters, plain.moments, plain.total) == (4000, 4000, 0, 8000, 16000)
+    assert (plain.weights, plain.gradients, plain.masters, plain.moments, plain.total) == (4000, 4000, 0, 8000, 20000)
     engine = EngineConfig(zero_stage=2, precision="bf16")
     shared = zero_memory(64 * 10**9, 0, 64, engine, OptimizerConfig(), average=True)
     assert shared.weights == 128 * 10**9
     assert shared.masters == shared.gradients == shared.average == 4 * 10**9
     assert shared.moments == 8 * 10**9
+    assert shared.passing == 4 * 10**9
     momentum = zero_memory(1000, 0, 1, engine, OptimizerConfig(name="sgd", momentum=0.9), average=False)
     assert momentum.moments == 4000
     frozen = zero_memory(1000, 500, 1, engine, OptimizerConfig(), average=False)
@@ -133,6 +134,16 @@ def test_activations_grow_with_the_batch_and_shrink_with_checkpointing() -> None
     assert 1.5 * kept < activations(3) < 3 * kept, "some of it, the template's points for one, is there once"
     blocks = activations(1, "model.activation_checkpointing=true")
     assert activations(1, "model.activation_checkpointing=true", "model.encoder_checkpointing=true") < blocks < kept
+
+
+def test_weights_are_no_activations() -> None:
+    """Not even seen from another side: a linear layer works with its transposed weight."""
+    there = torch.zeros(100, 100)
+    with Live([there]) as live:
+        row = there[:1] @ there.t()
+    assert live.peak == row.untyped_storage().nbytes() == 400
+    del row
+    assert live.now == 0
 
 
 def test_estimated_activations_are_what_autograd_keeps() -> None:

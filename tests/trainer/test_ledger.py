@@ -21,9 +21,9 @@ from ranks import run_ranks
 
 from configs import Config, UserError, dump_config, load_config
 from tests.trainer.conftest import TINY
-from trainer.ledger import CATEGORIES, Ledger, Window, publish, session, settle, summarise
+from trainer.ledger import CATEGORIES, Ledger, Window, draw, publish, session, settle, summarise
 from trainer.ledger.recorder import Recorder
-from trainer.ledger.windows import journal_path, read_windows
+from trainer.ledger.windows import Journals, journal_path
 from trainer.loop import train
 
 MakeConfig = Callable[..., Config]
@@ -210,6 +210,26 @@ def test_a_process_that_was_given_up_and_writes_on_takes_nothing_from_its_succes
     assert (seconds["compute"], seconds["lost_work"]) == (20, 10)
 
 
+def test_a_preempted_attempt_that_saved_is_followed_by_a_restart() -> None:
+    windows = [
+        Window(1, 0, 10, 0, 10, {"compute": 10.0}, resumed=0, end="KILLED"),
+        Window(2, 16, 26, 10, 19, {"start_up": 1.0, "compute": 9.0}, resumed=10, end="FINISHED"),
+    ]
+    seconds = settle({0: windows}, [(0, 27)]).seconds
+    assert (seconds["restart"], seconds["lost_work"], seconds["idle"]) == (7, 0, 1)
+
+
+def test_of_many_ranks_all_count_and_some_are_shown(tmp_path: Path) -> None:
+    window = Window(1, 0, 10, 0, 10, {"compute": 10.0}, resumed=0, end="FINISHED")
+    ledger = settle({rank: [replace(window, ended=10 + rank / 100)] for rank in range(100)})
+    assert len(ledger.ranks) == 100
+    assert sum(bool(rank.spans) for rank in ledger.ranks) == 32
+    for rank in ledger.ranks:
+        assert sum(rank.seconds.values()) == pytest.approx(ledger.wall)
+    draw(ledger, tmp_path / "many.png", "many")
+    assert (tmp_path / "many.png").stat().st_size > 1000
+
+
 def test_a_night_between_two_sessions_is_nobody_s() -> None:
     stopped = Window(1, 10, 20, 0, 10, {"compute": 10.0}, resumed=0, end="KILLED")
     resumed = Window(2, 40_000, 40_010, 10, 20, {"compute": 10.0}, resumed=10, end="FINISHED")
@@ -253,7 +273,7 @@ def test_the_recorder_s_lines_sum_and_the_innermost_counts(tmp_path: Path) -> No
         time.sleep(0.02)
     recorder.close("FINISHED")
     passed = time.time() - began
-    (windows,) = read_windows(tmp_path).values()
+    (windows,) = Journals(tmp_path).values()
     assert (windows[0].resumed, windows[0].last, windows[-1].last) == (0, 0, 3)
     assert windows[-1].end == "FINISHED"
     for window in windows:
@@ -272,12 +292,12 @@ def test_what_goes_on_is_on_disk_and_closed_lines_are_never_shorter(tmp_path: Pa
     recorder.enter("data_wait")
     path = journal_path(tmp_path, 0, 1)
     until = time.monotonic() + 60
-    while not (path.stat().st_size and any("data_wait" in w.seconds for w in read_windows(tmp_path)[0])):
+    while not (path.stat().st_size and any("data_wait" in w.seconds for w in Journals(tmp_path)[0])):
         assert time.monotonic() < until
         time.sleep(0.05)
     check_sums(summarise(tmp_path))
     recorder.close("FAILED")
-    assert path.read_bytes().count(b"\n") == len(read_windows(tmp_path)[0])
+    assert path.read_bytes().count(b"\n") == len(Journals(tmp_path)[0])
 
 
 def test_a_folder_that_cannot_be_written_costs_the_ledger_alone(tmp_path: Path) -> None:
@@ -351,7 +371,7 @@ def test_a_killed_process_leaves_a_ledger_that_sums(tiny: MakeConfig, tmp_path: 
         stdout=subprocess.DEVNULL,
     )
     until = time.monotonic() + 120
-    while max((window.last for window in read_windows(config.run.path).get(0, [])), default=0) < 7:
+    while max((window.last for window in Journals(config.run.path).get(0, [])), default=0) < 7:
         assert process.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -362,7 +382,7 @@ def test_a_killed_process_leaves_a_ledger_that_sums(tiny: MakeConfig, tmp_path: 
     train(config.model_copy(update={"trainer": config.trainer.model_copy(update={"steps": saved + 2})}))
     ledger = ledger_of(config)
     (rank,) = ledger.ranks
-    last = max(window.last for window in read_windows(config.run.path)[0] if window.attempt == 1)
+    last = max(window.last for window in Journals(config.run.path)[0] if window.attempt == 1)
     assert rank.lost_steps == last - saved
     assert rank.seconds["restart"] > 0
     assert rank.seconds["lost_work"] > 0 or last == saved

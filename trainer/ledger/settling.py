@@ -9,11 +9,12 @@ from pathlib import Path
 
 from configs import UserError
 from trainer.ledger.summary import Ledger, RankLedger, Span
-from trainer.ledger.windows import CATEGORIES, LEDGER, Window, read_sessions, read_windows
+from trainer.ledger.windows import CATEGORIES, LEDGER, Journals, Window, read_sessions
 
 _OF_STEPS = ("compute", "data_wait", "communication", "idle")
 _WRITTEN = CATEGORIES.keys() - {"lost_work"}
 _KEPT = ("start_up", "restart")  # never counts as lost work: it is a loss already
+_DETAILED = 32  # time lines that a picture can show
 _CLEAN = ("FINISHED", "KILLED")
 Windows = Mapping[int, Sequence[Window]]
 
@@ -24,14 +25,14 @@ def summarise(run: Path) -> Ledger:
     Raises:
         UserError: no rank has written anything.
     """
-    ranks = read_windows(run)
+    ranks = Journals(run)
     if not any(ranks.values()):
         raise UserError("has no ledger", where=str(run / LEDGER), hint="it is written while the run trains")
     return settle(ranks, read_sessions(run))
 
 
 def settle(ranks: Windows, launches: Sequence[tuple[float, float | None]] = ()) -> Ledger:
-    """The ledger of what ranks wrote.
+    """The ledger of what ranks wrote; of more than 32 ranks, 32 keep their time lines.
 
     Args:
         ranks: windows by rank, in order.
@@ -39,8 +40,11 @@ def settle(ranks: Windows, launches: Sequence[tuple[float, float | None]] = ()) 
     """
     story = _Story(ranks)
     sessions = _sessions(story, launches)
+    order = list(ranks)
+    detailed = {order[index * len(order) // _DETAILED] for index in range(_DETAILED)}
     found = tuple(
-        RankLedger(rank, tuple(span for pair in sessions for span in story.spans(rank, *pair))) for rank in ranks
+        RankLedger.of(rank, story.spans(rank, sessions), keep=len(order) <= _DETAILED or rank in detailed)
+        for rank in order
     )
     return Ledger(found, sessions, story.order[-1])
 
@@ -105,12 +109,18 @@ class _Story:
                 self._resumed[attempt] = min(window.resumed, self._resumed.get(attempt, window.resumed))
         self.order = sorted(self.began)
 
-    def spans(self, rank: int, began: float, ended: float) -> Iterator[Span]:
-        """A rank's time of a session, without gaps."""
-        windows = [window for window in self.ranks[rank] if began <= self.began[window.attempt] < ended]
-        inside = [attempt for attempt in self.order if began <= self.began[attempt] < ended]
+    def spans(self, rank: int, sessions: Iterable[tuple[float, float]]) -> Iterator[Span]:
+        """A rank's time of all sessions, without gaps."""
+        windows = self.ranks[rank]
+        kept = self._kept(windows)
+        for began, ended in sessions:
+            inside = [attempt for attempt in self.order if began <= self.began[attempt] < ended]
+            yield from self._session([w for w in windows if w.attempt in inside], kept, inside, began, ended)
+
+    def _session(
+        self, windows: list[Window], kept: Mapping[int, int], inside: list[int], began: float, ended: float
+    ) -> Iterator[Span]:
         fences = self._fences(windows, ended)
-        kept = self._kept(self.ranks[rank])
         finals = {window.attempt: window.last for window in windows}
         cursor, before = began, None
         for window in windows:

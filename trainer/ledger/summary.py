@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -29,20 +29,31 @@ class Span:
 
 @dataclass(frozen=True)
 class RankLedger:
-    """One rank's time, without gaps from the beginning of every session to its end."""
+    """One rank's time, without gaps from the beginning of every session to its end.
+
+    Attributes:
+        rank: which.
+        seconds: by category.
+        lost_steps: optimiser steps that had to be done again.
+        spans: the time line; empty for most ranks of a large job.
+    """
 
     rank: int
-    spans: tuple[Span, ...]
+    seconds: Mapping[str, float]
+    lost_steps: float
+    spans: tuple[Span, ...] = ()
 
-    @cached_property
-    def seconds(self) -> dict[str, float]:
-        """By category."""
-        return {name: math.fsum(span.seconds.get(name, 0.0) for span in self.spans) for name in CATEGORIES}
-
-    @property
-    def lost_steps(self) -> float:
-        """Optimiser steps that had to be done again."""
-        return math.fsum(span.lost_steps for span in self.spans)
+    @staticmethod
+    def of(rank: int, spans: Iterable[Span], *, keep: bool) -> RankLedger:
+        """The sums of a time line, and, to `keep`, itself."""
+        seconds, lost, kept = dict.fromkeys(CATEGORIES, 0.0), 0.0, []
+        for span in spans:
+            lost += span.lost_steps
+            for name, value in span.seconds.items():
+                seconds[name] += value
+            if keep:
+                kept.append(span)
+        return RankLedger(rank, seconds, lost, tuple(kept))
 
 
 @dataclass(frozen=True)
@@ -98,5 +109,5 @@ class Ledger:
             "lost_steps": self.lost_steps,
             "sessions": [list(pair) for pair in self.sessions],
             "seconds": self.seconds,
-            "ranks": {str(rank.rank): rank.seconds for rank in self.ranks},
+            "ranks": {str(rank.rank): dict(rank.seconds) for rank in self.ranks},
         }

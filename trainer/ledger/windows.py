@@ -13,7 +13,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Window:
 
     def line(self) -> bytes:
         """As JSON, without what is not set."""
-        known = {key: value for key, value in asdict(self).items() if value is not None}
+        known = {key: value for key, value in vars(self).items() if value is not None}
         known["seconds"] = {name: round(value, 6) for name, value in self.seconds.items() if value}
         return json.dumps(known, separators=(",", ":")).encode()
 
@@ -101,13 +101,27 @@ def attempts(run: Path) -> int:
     return max((int(found[2]) for path in _files(run) if (found := _FILE.match(path.name))), default=0)
 
 
-def read_windows(run: Path) -> dict[int, list[Window]]:
-    """By rank, in order; damaged lines are left out."""
-    ranks: dict[int, list[Window]] = {}
-    for path in _files(run):
-        if found := _FILE.match(path.name):
-            ranks.setdefault(int(found[1]), []).extend(_parsed(path))
-    return {rank: sorted(ranks[rank], key=lambda window: (window.attempt, window.began)) for rank in sorted(ranks)}
+class Journals(Mapping[int, list[Window]]):
+    """What ranks wrote: windows by rank, in order; damaged lines are left out.
+
+    Read anew each time a rank is asked for, so that a thousand ranks never lie in memory together.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._paths: dict[int, list[Path]] = {}
+        for path in _files(run):
+            if found := _FILE.match(path.name):
+                self._paths.setdefault(int(found[1]), []).append(path)
+
+    def __getitem__(self, rank: int) -> list[Window]:
+        found = (window for path in self._paths[rank] for window in _parsed(path))
+        return sorted(found, key=lambda window: (window.attempt, window.began))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self._paths))
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 def read_sessions(run: Path) -> list[tuple[float, float | None]]:

@@ -29,7 +29,6 @@ _COLORS = {
     "lost_work": "#b3261e",
     "idle": "#d9d9d9",
 }
-_MOST_RANKS = 32
 _MOST_BARS = 2000
 log = logging.getLogger(__name__)
 
@@ -69,13 +68,12 @@ def publish(run: Path, *, picture: bool = True) -> Ledger | None:
 def draw(ledger: Ledger, path: Path, title: str) -> None:
     """What every rank did when, and the job's seconds by category.
 
-    Of more than 32 ranks, 32 are shown. The time between sessions is left out.
+    Ranks that have no time line are left out, and so is the time between sessions.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = [ledger.ranks[index * len(ledger.ranks) // _MOST_RANKS] for index in range(_MOST_RANKS)]
-    shown = list(dict.fromkeys(shown)) if len(ledger.ranks) > _MOST_RANKS else list(ledger.ranks)
+    shown = [rank for rank in ledger.ranks if rank.spans]
     height = 0.8 + 0.35 * max(2, len(shown))
     figure = Figure(figsize=(11, height + 2.4), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)

@@ -23,7 +23,7 @@ from models.animator import Model
 from models.system import Prediction, composite, prediction_of
 from trainer.inference import load_model
 from trainer.latents import FrozenBase, encode, open_base
-from trainer.pictures import GAP, save_animation, to_image
+from trainer.pictures import ANIMATIONS, GAP, check_animation, save_animation, to_image
 from trainer.reconstruct import choose_views
 from trainer.viewing import frontal_cameras
 
@@ -68,15 +68,18 @@ def animate(
     Args:
         checkpoint: of an animator.
         location: a capture folder or `DATASET#capture` with a neutral face.
-        out: folder for `animation.webp`, `faces.png` and `report.json`.
+        out: folder for `animation.webp`, `faces.png` and `report.json`; or a video, `clip.mp4` or `clip.webp`, beside
+            which `clip-faces.png` and `clip-report.json` are written.
         coefficients_file: JSON or CSV (`data.latents.track.read_track`).
         driver: `DATASET#subject` or a capture, whose coefficients are used; without it and a file, a demo plays.
         views: source views that the neutral latent is encoded from; default as the latents that it learned from.
         progress: told what happens.
 
     Raises:
-        UserError: not an animator, its base is gone, no such capture, or bad coefficients.
+        UserError: not an animator, its base is gone, no such capture, bad coefficients, or a video that cannot be
+            written.
     """
+    video, sheet, told = _places(out)
     track, photos = _track(coefficients_file, driver)
     progress("loading the checkpoints")
     animator, frozen, trained_views = open_animator(checkpoint)
@@ -87,20 +90,28 @@ def animate(
     neutral = encode(frozen.system, seen)
     progress(f"animating {len(track.values)} frames")
     images = render_track(animator, frozen, neutral, torch.from_numpy(track.values), _swing(seen, len(track.values)))
-    out.mkdir(parents=True, exist_ok=True)
-    save_animation(images, out / "animation.webp", track.seconds)
+    video.parent.mkdir(parents=True, exist_ok=True)
+    save_animation(images, video, track.seconds)
     still = Track(track.values[list(track.keys) or _strongest(track.values)])
-    _sheet(animator, frozen, neutral, still, seen, photos[:SHEET]).save(out / "faces.png")
+    _sheet(animator, frozen, neutral, still, seen, photos[:SHEET]).save(sheet)
     report = AnimateReport(
         capture=capture.name,
         source=source,
         frames=len(track.values),
-        video=str(out / "animation.webp"),
-        sheet=str(out / "faces.png"),
+        video=str(video),
+        sheet=str(sheet),
         note=_note(capture),
     )
-    (out / "report.json").write_text(json.dumps(asdict(report), indent=2) + "\n")
+    told.write_text(json.dumps(asdict(report), indent=2) + "\n")
     return report
+
+
+def _places(out: Path) -> tuple[Path, Path, Path]:
+    """Of the video, the sheet and the report."""
+    if out.suffix not in ANIMATIONS:
+        return out / "animation.webp", out / "faces.png", out / "report.json"
+    check_animation(out)
+    return out, out.with_name(f"{out.stem}-faces.png"), out.with_name(f"{out.stem}-report.json")
 
 
 def open_animator(checkpoint: str) -> tuple[Model, FrozenBase, int]:

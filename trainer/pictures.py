@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from configs import UserError
+
 GAP = 4
 LARGEST = 256
+ANIMATIONS = (".webp", ".mp4")
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,46 @@ def to_image(picture: Tensor) -> Image.Image:
 
 
 def save_animation(frames: Tensor, path: Path, seconds: float = 4.0) -> None:
-    """`[n, 3, h, w]` as an endless animated WebP."""
+    """`[n, 3, h, w]` as an endless animated WebP, or as a video (VP9) where `path` ends in .mp4.
+
+    Raises:
+        UserError: another ending, or a video without the package that writes it.
+    """
+    check_animation(path)
+    if path.suffix == ".mp4":
+        _save_video(frames, path, len(frames) / seconds)
+        return
     first, *rest = [to_image(frame) for frame in frames]
     first.save(
         path, save_all=True, append_images=rest, duration=round(1000 * seconds / len(frames)), loop=0, quality=88
     )
+
+
+def check_animation(path: Path) -> None:
+    """Refuse what `save_animation` cannot write, before anything is rendered.
+
+    Raises:
+        UserError: an ending that is neither .webp nor .mp4, or a video without the package that writes it.
+    """
+    if path.suffix not in ANIMATIONS:
+        raise UserError(f"is no {' or '.join(ANIMATIONS)} file", where=str(path))
+    if path.suffix == ".mp4" and find_spec("cv2") is None:
+        hint = "install headway[ingest], or write a .webp"
+        raise UserError("videos are written by OpenCV, which is not installed", where=str(path), hint=hint)
+
+
+def _save_video(frames: Tensor, path: Path, fps: float) -> None:
+    import cv2
+
+    # VP9 is what OpenCV's wheels can encode and browsers play; MPEG-4 part 2 is not played, H.264 is not there.
+    height, width = frames.shape[-2:]
+    code = cv2.VideoWriter.fourcc(*"vp09")
+    video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, fps, (width, height))
+    if not video.isOpened():
+        raise UserError("OpenCV cannot write it", where=str(path), hint="write a .webp")
+    for frame in frames:
+        video.write(np.asarray(to_image(frame))[:, :, ::-1].copy())
+    video.release()
 
 
 def _shrink(images: Tensor) -> Tensor:

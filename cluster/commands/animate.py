@@ -13,7 +13,7 @@ from cluster.commands.use import Checkpoint
 def animate(
     checkpoint: Checkpoint,
     capture: Annotated[str, typer.Argument(help="a neutral face: a capture's folder, or DATASET#CAPTURE")],
-    out: Annotated[Path, typer.Option(help="folder for the video and the pictures")],
+    out: Annotated[Path, typer.Option(help="folder for the video and the pictures, or a video: clip.mp4, clip.webp")],
     coefficients: Annotated[
         str | None, typer.Option(help="JSON or CSV with frames of ARKit coefficients in [0, 1]")
     ] = None,

@@ -183,6 +183,9 @@ def test_a_face_moves(trained: str, animated: Animated, tmp_path: Path) -> None:
         assert getattr(video, "n_frames", 1) > 1
         assert sheet.height >= 256
         assert np.asarray(sheet).std() > 5
+    clip = animate(trained, neutral, tmp_path / "new" / "clip.webp", coefficients_file=str(frames))
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"clip.webp", "clip-faces.png", "clip-report.json"}
+    assert clip.video == str(tmp_path / "new" / "clip.webp")
     driven = animate(trained, neutral, tmp_path / "driven", driver=subject)
     assert driven.frames > 20
     with pytest.raises(UserError, match="shows no expression"):

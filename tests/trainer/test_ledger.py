@@ -378,14 +378,15 @@ def test_a_killed_process_leaves_a_ledger_that_sums(tiny: MakeConfig, tmp_path: 
     process.send_signal(signal.SIGKILL)
     process.wait()
     ledger_of(config)
-    saved = max(int(path.name.removeprefix("step-")) for path in (config.run.path / "checkpoints").glob("step-*[0-9]"))
+    manifests = (config.run.path / "checkpoints").glob("step-*/manifest.json")
+    saved = max(int(path.parent.name.removeprefix("step-")) for path in manifests)
     train(config.model_copy(update={"trainer": config.trainer.model_copy(update={"steps": saved + 2})}))
     ledger = ledger_of(config)
     (rank,) = ledger.ranks
     last = max(window.last for window in Journals(config.run.path)[0] if window.attempt == 1)
-    assert rank.lost_steps == last - saved
+    assert rank.lost_steps == max(last - saved, 0)  # what was not written yet may have been saved
     assert rank.seconds["restart"] > 0
-    assert rank.seconds["lost_work"] > 0 or last == saved
+    assert rank.seconds["lost_work"] > 0 or last <= saved
     assert ledger.wall <= time.time() - began
 
 

@@ -198,7 +198,7 @@ def _span(window: Window, began: float, ended: float, kept: int | None, *, cut_o
     spent = {name: max(value, 0.0) for name, value in window.seconds.items() if name in _WRITTEN}
     scale = (ended - began) / max(math.fsum(spent.values()), 1e-9)
     seconds = {name: scale * value for name, value in spent.items()}
-    seconds["idle"] = seconds.get("idle", 0.0) + (ended - began) - math.fsum(seconds.values())
+    seconds["idle"] = seconds.get("idle", 0.0) + max(ended - began - math.fsum(seconds.values()), 0.0)
     steps = window.last - window.first
     lost = 0.0 if kept is None else float(min(max(window.last - kept, 0), max(steps, 0)))
     share: dict[str, float]

@@ -8,7 +8,7 @@ import logging
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from cluster.needs import Node
 from cluster.reach import is_loopback
+from cluster.session import environment
 from cluster.submission import Submission, stage
 from configs import UserError, nearest
 from data.urls import redact
@@ -80,7 +81,8 @@ class Jobs:
     def __init__(self, address: str) -> None:
         self.address = dashboard_url(address)
         _knock(self.address)
-        with self._explained():
+        # Ray prefers its own variables to the address that it is given.
+        with self._explained(), environment({"RAY_API_SERVER_ADDRESS": None, "RAY_ADDRESS": None}):
             self._client = _Client(self.address)
             for chatty in (
                 "dashboard.modules.dashboard_sdk",
@@ -109,15 +111,13 @@ class Jobs:
         except RuntimeError as error:
             text = str(error)
             if job is not None and "does not exist" in text:
-                raise UserError(f"no job is called '{job}'", where=self.address, hint=self._known(job)) from None
+                raise UserError(
+                    f"no job is called '{job}'", where=self.address, hint=_known(job, self.list())
+                ) from None
             first = (text.strip().splitlines() or ["no word"])[0]
             if "404" in text and "ersion" in text:
                 raise UserError(_NO_DASHBOARD, where=self.address, hint=_ADDRESS_HINT) from None
             raise UserError(first[:300], where=self.address) from None
-
-    def _known(self, name: str) -> str:
-        known = [job.id for job in self.list()]
-        return nearest(name, known) if known else "the cluster has no jobs yet"
 
     def nodes(self) -> list[Node]:
         """The machines that are up, with all that Ray may hand out there, taken or not."""
@@ -131,7 +131,8 @@ class Jobs:
 
     def here(self, nodes: list[Node]) -> bool:
         """Whether this machine is all of the cluster; a forwarded port looks local and is not."""
-        return all(is_loopback(node.address) or node.address in _own_addresses() for node in nodes)
+        own = _own_addresses()
+        return bool(nodes) and all(is_loopback(node.address) or node.address in own for node in nodes)
 
     def list(self) -> list[Job]:
         """Every job, newest first."""
@@ -148,8 +149,7 @@ class Jobs:
         jobs = self.list()
         match = next((job for job in jobs if job.id == name), None) or next((j for j in jobs if j.run == name), None)
         if match is None:
-            hint = nearest(name, [job.id for job in jobs]) if jobs else "the cluster has no jobs yet"
-            raise UserError(f"no job is called '{name}'", where=self.address, hint=hint)
+            raise UserError(f"no job is called '{name}'", where=self.address, hint=_known(name, jobs))
         return match
 
     def submit(self, job: Submission) -> str:
@@ -207,6 +207,12 @@ class Jobs:
         while not (found := self.find(job)).over and time.monotonic() < end:
             time.sleep(_LOOK_EVERY_SECONDS)
         return found
+
+
+def _known(name: str, jobs: Sequence[Job]) -> str:
+    """The nearest name of a run or a job."""
+    names = {word for job in jobs for word in (job.run, job.id) if word}
+    return nearest(name, names) if names else "the cluster has no jobs yet"
 
 
 def dashboard_url(address: str) -> str:

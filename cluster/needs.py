@@ -41,13 +41,14 @@ def shortage(config: Config, nodes: Sequence[Node]) -> str | None:
         return None
     each = f"{want.cpus_per_worker:g} CPU" + (f" and {want.gpus_per_worker:g} GPU" if want.gpus_per_worker else "")
     workers = "1 worker" if want.workers == 1 else f"{want.workers} workers"
-    return f"{workers} of {each} are wanted, {fit} fit on {there(nodes)}"
+    found = f"{fit} fit on {there(nodes)}" if nodes else "no node is up yet"
+    return f"{workers} of {each} are wanted, {found}"
 
 
 def there(nodes: Sequence[Node]) -> str:
     """`3 nodes with 24 CPU and 8 GPU (at most 8 and 4 on one)`."""
     if not nodes:
-        return "no nodes"
+        return "no node is up yet"
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     if len(nodes) == 1:
         return f"1 node with {cpus:g} CPU and {gpus:g} GPU"

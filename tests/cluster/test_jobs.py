@@ -11,7 +11,8 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from cluster.commands.jobs import _row, _sentence
-from cluster.jobs import Job, Jobs, _job, dashboard_url
+from cluster.jobs import Job, Jobs, _job, _known, dashboard_url
+from cluster.needs import Node
 from configs import UserError
 
 GOOD = [
@@ -140,3 +141,30 @@ def test_a_state_is_one_line_without_the_log() -> None:
     assert _sentence(Job("id", "FAILED", "", "", None, None, message)) == (
         "id: FAILED, Job entrypoint command failed with exit code 2"
     )
+
+
+@pytest.mark.parametrize("server", [(200, b"{}")], indirect=True, ids=str)
+@pytest.mark.parametrize("name", ["RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"])
+def test_the_address_that_was_given_is_the_one_that_is_asked(server: str, name: str, monkeypatch) -> None:
+    """Ray would ask the one in its variable."""
+    monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with pytest.raises(UserError, match="it is no Ray dashboard"):
+        Jobs(server)
+
+
+def test_a_cluster_is_this_machine_only_if_every_node_of_it_is() -> None:
+    jobs = object.__new__(Jobs)  # no cluster is asked
+    here, elsewhere = Node("127.0.0.1", 1, 0), Node("203.0.113.9", 1, 0)
+    assert jobs.here([here])
+    assert not jobs.here([here, elsewhere])
+    assert not jobs.here([])
+
+
+def test_a_misspelt_name_is_compared_with_runs_and_with_jobs() -> None:
+    jobs = [
+        Job("first-abc", "RUNNING", "first", "abc", None, None, ""),
+        Job("raysubmit_1", "FAILED", "", "", None, None, ""),
+    ]
+    assert _known("frist", jobs) == "did you mean 'first'?"
+    assert _known("raysubmit_2", jobs) == "did you mean 'raysubmit_1'?"
+    assert _known("x", []) == "the cluster has no jobs yet"

@@ -37,7 +37,9 @@ def test_a_worker_is_not_split_between_machines() -> None:
     assert shortage(wanting(2, 1, 1), halves) is None
 
 
-@pytest.mark.parametrize(("nodes", "words"), [([], "no nodes"), ([Node("a", 2, 0)], "1 node with 2 CPU and 0 GPU")])
+@pytest.mark.parametrize(
+    ("nodes", "words"), [([], "no node is up yet"), ([Node("a", 2, 0)], "1 node with 2 CPU and 0 GPU")]
+)
 def test_what_is_there_is_said_in_words(nodes: list[Node], words: str) -> None:
     assert there(nodes) == words
 

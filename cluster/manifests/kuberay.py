@@ -83,7 +83,8 @@ def _cluster(config: Config, settings: ManifestSettings, mount: str | None) -> M
         "workerGroupSpecs": _groups(config, settings, found),
     }
     if settings.autoscale:
-        spec["autoscalerOptions"] = {"upscalingMode": "Default", "idleTimeoutSeconds": 300}
+        security = {"securityContext": _container_security()}
+        spec["autoscalerOptions"] = {"upscalingMode": "Default", "idleTimeoutSeconds": 300, **security}
     if settings.redis:
         spec["gcsFaultToleranceOptions"] = {"redisAddress": settings.redis, **_redis_password(settings)}
     return spec

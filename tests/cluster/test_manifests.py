@@ -141,6 +141,7 @@ def test_shared_volumes_are_mounted_on_every_node() -> None:
 def test_an_autoscaled_cluster_starts_with_nothing_and_its_head_may_ask_for_machines() -> None:
     made = yaml.safe_load(ray_cluster(config(), ManifestSettings(autoscale=True)))["spec"]
     assert made["enableInTreeAutoscaling"] is True
+    assert made["autoscalerOptions"]["securityContext"]["allowPrivilegeEscalation"] is False
     assert [group["minReplicas"] for group in made["workerGroupSpecs"]] == [0]
     assert made["headGroupSpec"]["template"]["spec"]["automountServiceAccountToken"] is True
 

@@ -158,10 +158,14 @@ def test_a_mistake_of_the_user_comes_out_as_it_was_raised_and_is_not_retried(
 
 
 @pytest.mark.slow
-def test_a_bug_comes_out_with_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_comes_out_with_its_traceback_and_is_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TINY_MISTAKE", "bug")
+    notes = Notes()
     with pytest.raises(WorkerFailure, match=r"(?s)rank 1 .*in train.*ZeroDivisionError: a bug of ours.*logs: "):
-        launch(config(tmp_path, "trainer.steps=30", "cluster.max_failures=0"), Notes(), train=tiny.train)
+        launch(config(tmp_path, "trainer.steps=30", "cluster.max_failures=9"), notes, train=tiny.train)
+    assert notes.restarts == 1  # the second time in the same words is enough
     assert list((tmp_path / "r/logs/ray").iterdir())
 
 

@@ -43,7 +43,7 @@ Volumes = Annotated[
     list[str] | None, typer.Option(metavar="CLAIM:PATH", help="shared volume and where it is mounted (repeatable)")
 ]
 Shared = Annotated[
-    list[str] | None, typer.Option(help="--kind slurm: a folder that every node sees; default is this one")
+    list[str] | None, typer.Option(help="--kind slurm: a folder that every node sees, beside this one (repeatable)")
 ]
 Mlflow = Annotated[str | None, typer.Option(help="URL of the tracking server; sets tracking.uri")]
 S3Endpoint = Annotated[str | None, typer.Option(help="URL of an object store that is not AWS's")]
@@ -135,7 +135,7 @@ def _render(source: str, changes: list[str], kind: Kind, settings: ManifestSetti
     if kind == "raycluster":
         return ray_cluster(config, settings)
     if kind == "slurm":
-        return slurm(place(resolve(config), here=False, shared=shared or [str(Path.cwd())]), settings)
+        return slurm(place(resolve(config), here=False, shared=[str(Path.cwd()), *(shared or [])]), settings)
     return ray_job(place(config, here=False, shared=[claim.path for claim in settings.claims]), settings)
 
 

@@ -302,3 +302,26 @@ def test_a_mistake_gives_one_message(arguments: list[str], message: str, hint: s
 def test_memory_is_the_workers_share() -> None:
     found = shape(sized(4, 1, 0), ManifestSettings(worker_memory=2.5))
     assert found.memory == math.ceil(4 * 2.5)
+
+
+def documented() -> list[str]:
+    """Every `headway cluster manifest` of the documentation, on one line."""
+    pages = [page.read_text().replace("\\\n", " ") for page in (Path(__file__).parents[2] / "docs").glob("*.md")]
+    lines = [line.strip().partition("#")[0] for page in pages for line in page.splitlines()]
+    return [" ".join(line.split()) for line in lines if line.startswith("headway cluster manifest")]
+
+
+@pytest.mark.parametrize("line", documented())
+def test_the_documentations_commands_work_as_they_stand(line: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    import shlex
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(shlex.split(line)[1:])
+    assert end.value.code == 0, capsys.readouterr().err
+    (made,) = tmp_path.iterdir()
+    assert made.name in line
+
+
+def test_the_documentation_shows_every_kind() -> None:
+    assert all(any(f"--kind {kind}" in line for line in documented()) for kind in KINDS)

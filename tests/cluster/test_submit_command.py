@@ -119,10 +119,10 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield _answering(f"http://127.0.0.1:{port}", (folder / "token").read_text(), head)
     finally:
         family = psutil.Process(head.pid).children(recursive=True) if head.poll() is None else []
-        head.terminate()
-        head.wait(60)
-        for left in psutil.wait_procs(family, timeout=5)[1]:
+        head.terminate()  # it would take half a minute to end them one after the other
+        for left in psutil.wait_procs(family, timeout=3)[1]:
             left.kill()
+        head.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
 

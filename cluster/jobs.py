@@ -114,6 +114,9 @@ class Jobs:
                 raise UserError(
                     f"no job is called '{job}'", where=self.address, hint=_known(job, self.list())
                 ) from None
+            if job is not None and "already exists" in text:
+                hint = f"headway jobs status {job}"
+                raise UserError(f"job {job} was submitted a moment ago", where=self.address, hint=hint) from None
             first = (text.strip().splitlines() or ["no word"])[0]
             if "404" in text and "ersion" in text:
                 raise UserError(_NO_DASHBOARD, where=self.address, hint=_ADDRESS_HINT) from None

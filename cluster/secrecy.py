@@ -47,7 +47,7 @@ def refuse_secret(what: str, value: str, environment: Mapping[str, str] | None =
         UserError: credentials in an address, a signed address, or the value of a variable that holds a secret.
     """
     held = os.environ if environment is None else environment
-    if "@" in urlsplit_or_nothing(value):
+    if "@" in _user_and_host(value):
         hint = "let the cluster have them: MLFLOW_TRACKING_USERNAME and _PASSWORD, AWS_ACCESS_KEY_ID and its secret"
         raise UserError("credentials do not belong in a URL", where=f"{what}: {redact(value)}", hint=hint)
     if _SIGNED.search(value):
@@ -59,8 +59,8 @@ def refuse_secret(what: str, value: str, environment: Mapping[str, str] | None =
             raise UserError(f"holds the value of {name}", where=what, hint=hint)
 
 
-def urlsplit_or_nothing(value: str) -> str:
-    """The part of a URL that may hold a user and a password; empty where there is none."""
+def _user_and_host(value: str) -> str:
+    """The part of a URL that may hold a user and a password; empty for what is none."""
     try:
         return urlsplit(value).netloc
     except ValueError:

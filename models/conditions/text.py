@@ -68,5 +68,5 @@ def _transformers() -> Any:
         raise UserError(
             "condition: text needs the package transformers",
             where="model.condition",
-            hint="pip install 'transformers>=5'; or model.condition=attributes, which needs nothing",
+            hint="pip install 'headway[text]'; or model.condition=attributes, which needs nothing",
         ) from None

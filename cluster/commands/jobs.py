@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.commands.submit import Address
 from cluster.text import duration
 from configs import UserError
 
@@ -20,6 +19,10 @@ app = typer.Typer(
     no_args_is_help=True, help="Look at the jobs of a cluster, and stop them.", rich_markup_mode="markdown"
 )
 
+Address = Annotated[
+    str | None,
+    typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="the cluster's Ray dashboard, http://HOST:8265"),
+]
 Which = Annotated[str, typer.Argument(help="a job's id, or a run's name for its newest job")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON for machines")]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.commands.jobs import Address, follow_log
 from cluster.commands.train import Overrides
 from configs import Config, UserError, load_config
 
@@ -16,12 +17,6 @@ if TYPE_CHECKING:
     from cluster.jobs import Jobs
     from cluster.submission import Submission
     from data.plan.model import Plan, Site
-
-Address = Annotated[
-    str | None,
-    typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="the cluster's Ray dashboard, http://HOST:8265"),
-]
-
 
 Name = Annotated[str | None, typer.Option(help="name of the run; default is the config's run.name")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would run and what it needs, then end")]
@@ -156,7 +151,6 @@ def _prepare(run: Config, cluster: Jobs, wishes: Wishes) -> Submission:
 
 
 def _start(cluster: Jobs, job: Submission, follow: bool) -> None:
-    from cluster.commands.jobs import follow_log
     from cluster.secrecy import credentials_needed
 
     started = cluster.submit(job)

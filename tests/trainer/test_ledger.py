@@ -305,8 +305,9 @@ def test_a_folder_that_cannot_be_written_costs_the_ledger_alone(tmp_path: Path) 
     recorder = Recorder()
     recorder.open(tmp_path, 0, 1, 0)
     with recorder("compute"):
-        pass
+        assert recorder.category == "compute"
     recorder.close("FINISHED")
+    assert (tmp_path / "ledger").read_text() == "in the way"
 
 
 def test_a_session_publishes_what_there_is(tmp_path: Path) -> None:

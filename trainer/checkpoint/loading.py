@@ -16,7 +16,6 @@ from configs import UserError
 from trainer.checkpoint import randomness
 from trainer.checkpoint.manifest import (
     AVERAGE,
-    MANIFEST,
     MASTER,
     Damaged,
     EngineRecord,
@@ -27,7 +26,7 @@ from trainer.checkpoint.manifest import (
     read_manifest,
     verify,
 )
-from trainer.checkpoint.retention import step_directory, steps_in
+from trainer.checkpoint.retention import committed, step_directory
 from trainer.checkpoint.shards import ShardReader
 from trainer.checkpoint.snapshot import Engines, named, persistent_buffers, shapes_of
 from trainer.checkpoint.storage import Folder
@@ -79,7 +78,7 @@ def load_newest(engines: Engines, folder: str) -> tuple[str, dict[str, Any]] | N
         UserError: as `load`.
     """
     damage: Damaged | None = None
-    for step in reversed(broadcast_object(_committed(folder) if dist.get_rank() == 0 else [])):
+    for step in reversed(broadcast_object(committed(folder) if dist.get_rank() == 0 else [])):
         directory = step_directory(folder, step)
         try:
             return directory, load(engines, directory)
@@ -89,11 +88,6 @@ def load_newest(engines: Engines, folder: str) -> tuple[str, dict[str, Any]] | N
     if damage is not None:
         raise damage
     return None
-
-
-def _committed(folder: str) -> list[int]:
-    """Steps whose folders hold a manifest."""
-    return [step for step in steps_in(folder) if MANIFEST in Folder(step_directory(folder, step)).sizes()]
 
 
 def start_from(engines: Engines, directory: str) -> list[str]:

@@ -41,6 +41,11 @@ def steps_in(folder: str) -> list[int]:
     return sorted(int(match[1]) for name in Folder(folder).folders() if (match := STEP.match(name)))
 
 
+def committed(folder: str) -> list[int]:
+    """Steps whose folders hold a manifest, in ascending order; it may be damaged."""
+    return [step for step in steps_in(folder) if MANIFEST in Folder(step_directory(folder, step)).sizes()]
+
+
 def kept(found: dict[int, dict[str, float]], retention: Retention) -> set[int]:
     """Steps that stay, of those whose metrics are given."""
     steps = sorted(found)
@@ -63,20 +68,16 @@ def prune(folder: str, retention: Retention) -> list[int]:
     Returns:
         the steps whose folders are gone.
     """
+    whole = committed(folder)
+    remains = set(steps_in(folder)).difference(whole)
     found: dict[int, dict[str, float]] = {}
-    remains: list[int] = []
-    for step in steps_in(folder):
-        directory = Folder(step_directory(folder, step))
-        if MANIFEST not in directory.sizes():
-            remains.append(step)
-            continue
+    for step in whole:
         with suppress(UserError):  # a damaged one, or of another version: not ours to remove
-            found[step] = read_manifest(directory).state.get(METRICS, {})
-    stay = kept(found, retention)
-    gone = sorted({*found} - stay) + [step for step in remains if found and step < max(found)]
+            found[step] = read_manifest(Folder(step_directory(folder, step))).state.get(METRICS, {})
+    gone = sorted({*found} - kept(found, retention) | {step for step in remains if found and step < max(found)})
     for step in gone:
         _remove(Folder(step_directory(folder, step)))
-    return sorted(gone)
+    return gone
 
 
 def _remove(folder: Folder) -> None:

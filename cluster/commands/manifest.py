@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cluster.commands.train import Overrides
+from cluster.commands.train import Overrides, changes
 from configs import UserError, load_config
 
 if TYPE_CHECKING:
@@ -115,18 +114,17 @@ def manifest(
     settings = ManifestSettings(
         image, namespace, *machines, *access, retries, partition, account, time, activate, grace
     )
-    changes = [*(overrides or []), *([f"run.name={json.dumps(name)}"] if name else [])]
-    changes += [f"tracking.uri={json.dumps(mlflow)}"] if mlflow else []
-    _write(_render(config, changes, kind, settings, shared), out)
+    changed = changes(overrides, {"run.name": name, "tracking.uri": mlflow})
+    _write(_render(config, changed, kind, settings, shared), out)
 
 
-def _render(source: str, changes: list[str], kind: Kind, settings: ManifestSettings, shared: list[str] | None) -> str:
+def _render(source: str, changed: list[str], kind: Kind, settings: ManifestSettings, shared: list[str] | None) -> str:
     from cluster.manifests import ray_cluster, ray_job, slurm
     from cluster.reach import place, refuse_loopback
     from cluster.runs import resolve
     from cluster.secrecy import refuse_secret, refuse_secrets
 
-    config = load_config(source, changes)
+    config = load_config(source, changed)
     refuse_secrets(config)
     urls = {"--mlflow": settings.mlflow or "", "--s3-endpoint": settings.s3_endpoint or ""}
     for option, value in urls.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster.commands.jobs import Address, follow_log
-from cluster.commands.train import Overrides
+from cluster.commands.train import Overrides, changes
 from configs import Config, UserError, load_config
 
 if TYPE_CHECKING:
@@ -83,10 +82,7 @@ def submit(
     **Example:** `headway submit headsup-base data.train=s3://bucket/heads checkpoint.url=s3://bucket/runs
     tracking.uri=http://mlflow:5000 --address http://head:8265`
     """
-    run, read = (
-        load_config(config, [*(overrides or []), *([f"run.name={json.dumps(name)}"] if name else [])]),
-        not no_check_data,
-    )
+    run, read = load_config(config, changes(overrides, {"run.name": name})), not no_check_data
     wishes = Wishes(_variables(env or []), tuple(shared or ()), python, wait, install, any_versions, read)
     if address is None and not dry_run:
         hint = "--address http://HOST:8265, or RAY_API_SERVER_ADDRESS; --dry-run needs none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,11 @@ Address = Annotated[
 ]
 
 
+def changes(overrides: list[str] | None, options: Mapping[str, str | None]) -> list[str]:
+    """What the command line changes in a config: its overrides, then the options that stand for a setting."""
+    return [*(overrides or []), *(f"{key}={json.dumps(value)}" for key, value in options.items() if value)]
+
+
 def train(
     config: Annotated[str, typer.Argument(help="a preset (`headway config show`) or a YAML file")],
     overrides: Overrides = None,
@@ -40,10 +46,7 @@ def train(
 
     **Example:** `headway train headsup-nano trainer.steps=500 --name first`
     """
-    changes = list(overrides or [])
-    changes += [f"run.name={json.dumps(name)}"] if name else []
-    changes += [f"cluster.address={json.dumps(address)}"] if address else []
-    _run(load_config(config, changes), resume=False)
+    _run(load_config(config, changes(overrides, {"run.name": name, "cluster.address": address})), resume=False)
 
 
 def resume(
@@ -57,8 +60,8 @@ def resume(
 
     **Example:** `headway resume first trainer.steps=2000`
     """
-    changes = [*(overrides or []), *([f"cluster.address={json.dumps(address)}"] if address else [])]
-    _run(read_run(find_run(run), changes), resume=True)
+    changed = changes(overrides, {"cluster.address": address})
+    _run(read_run(find_run(run), changed), resume=True)
 
 
 def _run(config: Config, *, resume: bool) -> None:

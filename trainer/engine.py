@@ -74,6 +74,7 @@ class Engine:
         self._reset_bf16_replicas()
         self.masters = find_masters(self.deepspeed, module)
         self.average = MovingAverage(self.masters, config.trainer.ema_decay) if config.trainer.ema_decay else None
+        self._until: Callable[[], None] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Forward through DeepSpeed, which gathers sharded weights and prepares the backward pass."""
@@ -102,6 +103,7 @@ class Engine:
         rate = self.learning_rate
         set_learning_rate(self.masters.optimizer.param_groups, rate)
         norm = self._clip_replicas() if self._clips_itself else None
+        self.settle()
         self.deepspeed.step()
         if norm is None:
             norm = float(self.deepspeed.get_global_grad_norm() or 0.0)
@@ -111,6 +113,23 @@ class Engine:
         if self.average is not None:
             self.average.update()
         return StepReport(norm, rate, boundary=True)
+
+    def hold(self, until: Callable[[], None]) -> None:
+        """Have the next change of weights, moments or average wait: they are being copied.
+
+        Forward and backward passes do not; they may change buffers and gradients.
+
+        Args:
+            until: returns when they may change; called once, by whatever is about to change them.
+        """
+        self.settle()
+        self._until = until
+
+    def settle(self) -> None:
+        """Return when weights, moments and average may change."""
+        until, self._until = self._until, None
+        if until is not None:
+            until()
 
     @property
     def learning_rate(self) -> float:
@@ -124,6 +143,7 @@ class Engine:
 
         Without a moving average the model simply keeps its weights.
         """
+        self.settle()
         with self.average.swapped_in() if self.average is not None else nullcontext():
             yield
 

@@ -6,13 +6,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch.distributed as dist
 
 from trainer.checkpoint.retention import Retention, prune, step_directory
 from trainer.checkpoint.saving import publish
-from trainer.checkpoint.snapshot import Engines, Snapshot, Staging, take
+from trainer.checkpoint.snapshot import Engines, Snapshot, take
+from trainer.checkpoint.staging import Staging, Stalled
 from trainer.distributed import second_group
 
 log = logging.getLogger(__name__)
@@ -28,24 +30,32 @@ class Saver:
         retention: what stays of earlier ones.
         background: whether to write beside the training, or while it waits.
         tolerated: saves in a row that may fail.
+        stalled: entered while an update waits for the copy that a save is still making.
     """
 
     def __init__(
-        self, folder: str, retention: Retention | None = None, *, background: bool = True, tolerated: int = 2
+        self,
+        folder: str,
+        retention: Retention | None = None,
+        *,
+        background: bool = True,
+        tolerated: int = 2,
+        stalled: Stalled = nullcontext,
     ) -> None:
         self.folder, self.newest = folder, ""
         self.seconds = 0.0
         """What the last one took, from the copy to its commit."""
         self._retention, self._tolerated = retention or Retention(), tolerated
-        self._staging = Staging()
+        self._staging = Staging(stalled)
         self._group = second_group() if background else None
         self._writing: _Writing | None = None
         self._failures: list[Exception] = []
 
     def save(self, engines: Engines, state: dict[str, Any]) -> None:
-        """Save where the engines stand. Returns once there is a copy of them, if saves are in the background.
+        """Save where the engines stand.
 
-        One that is still under way is waited for first.
+        In the background the training may go on at once: the next update, load or evaluation with averaged weights
+        waits by itself until there is a copy. A save that is still under way is waited for first.
 
         Args:
             engines, state: as `snapshot.take`.

@@ -112,6 +112,7 @@ def start_from(engines: Engines, directory: str) -> list[str]:
 def _put(engine: Engine, folder: Folder, manifest: Manifest, name: str, moments: bool) -> None:
     """Weights and buffers of one engine, and its moments and average if asked."""
     record = manifest.engines[name]
+    engine.settle()
     with Pieces(folder, manifest, name) as pieces:
         with engine.masters.published():
             _together(lambda: _fill(engine, record, pieces, moments))

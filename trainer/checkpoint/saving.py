@@ -18,7 +18,8 @@ import torch.distributed as dist
 from configs import dump_config
 from trainer.checkpoint.manifest import MANIFEST, EngineRecord, Manifest, Parameter
 from trainer.checkpoint.shards import nbytes, write_shard
-from trainer.checkpoint.snapshot import Engines, Snapshot, Tensors, take
+from trainer.checkpoint.snapshot import Engines, Snapshot, take
+from trainer.checkpoint.staging import Tensors
 from trainer.checkpoint.storage import Folder, Written
 from trainer.distributed import (
     Group,
@@ -55,6 +56,7 @@ def publish(snapshot: Snapshot, directory: str, group: Group = None) -> None:
     Raises:
         UserError: no room, or no permission; on every rank.
     """
+    _finish_copy(snapshot, group)  # before anything that may fail: the training waits for it
     folder, rank, world = Folder(directory), dist.get_rank(), dist.get_world_size()
     needed = int(all_reduce_sum([float(nbytes(snapshot.tensors))], group)[0])
     attempt = broadcast_object(secrets.token_hex(4), group=group)
@@ -69,6 +71,17 @@ def publish(snapshot: Snapshot, directory: str, group: Group = None) -> None:
     if failure is not None:
         folder.remove([name])
         raise failure
+
+
+def _finish_copy(snapshot: Snapshot, group: Group) -> None:
+    """The snapshot's tensors are its own afterwards; fails on every rank if it fails on any."""
+    failure: Exception | None = None
+    try:
+        if snapshot.copy is not None:
+            snapshot.copy.make()
+    except Exception as error:
+        failure = error
+    raise_together(failure, group)
 
 
 def _write(folder: Folder, name: str, tensors: Tensors, needed: int, group: Group) -> Written:

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
 from configs import Config
 from trainer.checkpoint import randomness
 from trainer.checkpoint.manifest import AVERAGE, MASTER, EngineRecord, Parameter, architecture, buffer_key, piece_key
+from trainer.checkpoint.staging import Copy, Staging, Tensors
 from trainer.engine import MODEL, Engine
 from trainer.masters import Fragment
 
-Tensors = dict[str, Tensor]
 Engines = Engine | Mapping[str, Engine]
 
 
@@ -25,7 +25,8 @@ class Snapshot:
     """One rank's part of a checkpoint.
 
     Attributes:
-        tensors: what this rank owns of all engines, and its random generators, by the keys of its shard.
+        tensors: what this rank owns of all engines, and its random generators, by the keys of its shard; theirs only
+            once `copy`, where there is one, has been made.
         records: where they belong, by engine.
         step: optimiser steps done by the model.
         config: of the model's engine.
@@ -39,29 +40,7 @@ class Snapshot:
     config: Config
     architecture: str
     state: dict[str, Any]
-
-
-class Staging:
-    """Host memory that snapshots are copied into; kept, as fresh memory costs several times the copy."""
-
-    def __init__(self) -> None:
-        self._kept: Tensors = {}
-
-    def copy(self, tensors: Tensors) -> Tensors:
-        """The same tensors, in memory that training does not touch. The one before is overwritten."""
-        buffers = {key: self._buffer(key, tensor) for key, tensor in tensors.items()}
-        for key, tensor in tensors.items():
-            buffers[key].copy_(tensor.detach(), non_blocking=True)
-        if any(tensor.is_cuda for tensor in tensors.values()):
-            torch.cuda.current_stream().synchronize()
-        self._kept = buffers
-        return buffers
-
-    def _buffer(self, key: str, tensor: Tensor) -> Tensor:
-        kept = self._kept.get(key)
-        if kept is not None and (kept.shape, kept.dtype) == (tensor.shape, tensor.dtype):
-            return kept
-        return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    copy: Copy | None = None
 
 
 def named(engines: Engines) -> Mapping[str, Engine]:
@@ -75,7 +54,8 @@ def take(engines: Engines, state: dict[str, Any], staging: Staging | None = None
     Args:
         engines: what is saved, `model` among them: fp32 masters, optimiser state, average, buffers, steps of each.
         state: as in `Snapshot`.
-        staging: where to copy to; without it the tensors share the engines' memory.
+        staging: where to copy to; without it the tensors share the engines' memory. Buffers are copied at once, for a
+            forward pass may change them; the rest by `Snapshot.copy`, for which the engines' next change waits.
 
     Raises:
         ValueError: in the middle of an accumulation, whose gradients would be lost.
@@ -83,22 +63,29 @@ def take(engines: Engines, state: dict[str, Any], staging: Staging | None = None
     engines = named(engines)
     if any(engine.deepspeed.micro_steps % engine.config.engine.accumulation for engine in engines.values()):
         raise ValueError("a checkpoint holds no gradients: save at an accumulation boundary")
-    tensors, records = randomness.capture(), dict[str, EngineRecord]()
+    early, late, records = randomness.capture(), Tensors(), dict[str, EngineRecord]()
     for key, engine in engines.items():
         owned, records[key] = _collect(engine, key)
-        tensors |= owned
+        late |= owned
+        if dist.get_rank() == 0:
+            early |= {buffer_key(key, name): buffer for name, buffer in persistent_buffers(engine.module).items()}
+    tensors, copy = staging.begin(early, late) if staging else (early | late, None)
+    if copy is not None:
+        for engine in engines.values():
+            engine.hold(copy.wait)
     return Snapshot(
-        staging.copy(tensors) if staging else tensors,
+        tensors,
         records,
         engines[MODEL].steps,
         engines[MODEL].config,
         architecture({name: shapes_of(engine.module) for name, engine in engines.items()}),
         state,
+        copy,
     )
 
 
 def _collect(engine: Engine, name: str) -> tuple[Tensors, EngineRecord]:
-    """What this rank owns of an engine: tensors that share memory with it, and where they belong."""
+    """What this rank owns of an engine: parts of what an update changes, sharing its memory, and where they belong."""
     masters, average = engine.masters, engine.average
     rank, world = dist.get_rank(), dist.get_world_size()
     flats = masters.flats()
@@ -122,8 +109,6 @@ def _collect(engine: Engine, name: str) -> tuple[Tensors, EngineRecord]:
             kinds=tuple(values),
             pieces=[(start, high - low, rank)] if high > low else [],
         )
-    if rank == 0:
-        tensors |= {buffer_key(name, key): buffer for key, buffer in persistent_buffers(engine.module).items()}
     return tensors, _describe(engine, parameters)
 
 

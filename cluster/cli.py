@@ -23,6 +23,7 @@ from cluster.commands import (
     model,
     sample,
     submit,
+    track,
     train,
     use,
 )
@@ -44,6 +45,7 @@ app.command("demo")(demo.demo)
 app.command("submit")(submit.submit)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(manifest.app, name="cluster")
+app.add_typer(track.app, name="track")
 app.command("reconstruct")(use.reconstruct)
 app.command("evaluate")(use.evaluate)
 app.command("ledger")(ledger.ledger)

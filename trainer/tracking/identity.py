@@ -7,6 +7,8 @@ import time
 import uuid
 from pathlib import Path
 
+FOLDER = "tracking"
+"""Below a run's folder: the spool, and which MLflow run it is."""
 _FILE = "run.json"
 
 
@@ -43,6 +45,6 @@ class Identity:
 def read_run_id(run_dir: Path) -> str | None:
     """The MLflow run id of a run's folder, or None if no server has answered yet."""
     try:
-        return json.loads((run_dir / "tracking" / _FILE).read_text())["run_id"]
+        return json.loads((run_dir / FOLDER / _FILE).read_text())["run_id"]
     except (FileNotFoundError, ValueError, KeyError):
         return None

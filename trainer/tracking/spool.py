@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+_LINES, _SENT = "lines.jsonl", "sent.json"
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,41 @@ class Line:
 
 
 class Spool:
-    """Lines of JSON in `lines.jsonl`, and in `sent.json` how many bytes of them have been sent.
+    """Lines of JSON in `lines.jsonl`, and in `sent.json` how many bytes of them have been sent, and to which run.
 
     Several threads of one process may append; one may read and commit.
+
+    Args:
+        folder: made where it is missing.
+        mend: whether a last line that a kill has cut in half is ended; not by one who only reads.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, mend: bool = True) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._lines, self._sent = folder / "lines.jsonl", folder / "sent.json"
+        self._lines, self._sent = folder / _LINES, folder / _SENT
         self._file = os.open(self._lines, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        self._end_cut_line()
+        self._held = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        if mend:
+            self._end_cut_line()
+
+    def hold(self, *, alone: bool) -> bool:
+        """Say that this process sends from the spool; the kernel forgets it when the process ends, however it ends.
+
+        Args:
+            alone: whether nobody else may. Trackers share it: one that was given up must not keep out the next.
+
+        Returns:
+            Whether it was free; True on disks that know no locks.
+        """
+        try:
+            fcntl.flock(self._held, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            return error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+        return True
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a line; it is in the operating system's hands when this returns (some 20 microseconds)."""
@@ -48,20 +74,25 @@ class Spool:
 
     def sent(self) -> int:
         """Offset of the first byte that has not been sent."""
-        try:
-            return int(json.loads(self._sent.read_text())["offset"])
-        except (FileNotFoundError, ValueError, KeyError):
-            return 0
+        return int(_noted(self._sent).get("offset", 0))
 
-    def commit(self, offset: int) -> None:
-        """Remember that everything before `offset` has been sent."""
+    def receiver(self) -> str | None:
+        """MLflow's id of the run that everything before `sent()` went to, where it was noted."""
+        return _noted(self._sent).get("run")
+
+    def commit(self, offset: int, run: str | None = None) -> None:
+        """Remember that everything before `offset` has been sent, to `run`."""
         partial = self._sent.with_suffix(".partial")
-        partial.write_text(json.dumps({"offset": offset}))
+        partial.write_text(json.dumps({"offset": offset, "run": run}))
         partial.replace(self._sent)
 
     def unsent(self) -> int:
         """Bytes that wait."""
         return max(0, self._lines.stat().st_size - self.sent())
+
+    def waiting(self) -> int:
+        """Lines that wait."""
+        return waiting(self.folder)
 
     def read(self, offset: int) -> Iterator[Line]:
         """Whole lines from `offset` on, about 1 MB of them at most."""
@@ -77,8 +108,10 @@ class Spool:
             yield Line(_parse(raw), offset)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
         os.close(self._file)
+        os.close(self._held)
+        self._file = self._held = -1
 
     def _end_cut_line(self) -> None:
         """A process that was killed while writing leaves half a line; the next must not grow onto it."""
@@ -88,6 +121,28 @@ class Spool:
                 file.seek(size - 1)
                 if file.read(1) != b"\n":
                     os.write(self._file, b"\n")
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """What `sent.json` says; nothing where it is not there or damaged."""
+    try:
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) and isinstance(found.get("offset"), int) else {}
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def waiting(folder: Path) -> int:
+    """Whole lines of a spool that have not been sent, without opening it; 0 where there is none."""
+    found = 0
+    try:
+        with open(folder / _LINES, "rb") as file:
+            file.seek(_noted(folder / _SENT).get("offset", 0))
+            while chunk := file.read(_CHUNK_BYTES):
+                found += chunk.count(b"\n")
+    except FileNotFoundError:
+        pass
+    return found
 
 
 def _parse(raw: bytes) -> dict[str, Any] | None:

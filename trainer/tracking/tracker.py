@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from configs import Config, flatten
-from trainer.tracking.database import make_database, sqlite_file
-from trainer.tracking.identity import Identity
+from trainer.tracking.delivery import connect
+from trainer.tracking.identity import FOLDER, Identity
 from trainer.tracking.provenance import code_version, without_secrets
 from trainer.tracking.sender import Sender
 from trainer.tracking.spool import Spool
@@ -43,8 +43,9 @@ class Tracker:
     """
 
     def __init__(self, config: Config, run_dir: Path, *, run_id: str | None = None) -> None:
-        self._folder = run_dir / "tracking"
+        self._run_dir, self._folder = run_dir, run_dir / FOLDER
         self._spool = Spool(self._folder)
+        self._spool.hold(alone=False)  # so that nobody else sends; where somebody does, `_connect` waits for it
         self._identity = Identity(self._folder, run_id)
         self._settings, self._run_name = config.tracking, config.tracking.run_name or config.run.name
         # Encoding a picture takes milliseconds; the step does not wait for it.
@@ -111,17 +112,16 @@ class Tracker:
         self._encoder.shutdown(wait=True)
         self._append("end", status=status)
         all_sent = self._sender.close(patience_seconds)
+        if not all_sent:
+            logger.warning("%d records wait for MLflow: headway track sync %s", self._spool.waiting(), self._run_dir)
         self._spool.close()
         return all_sent
 
     def _connect(self) -> Store:
-        uri, known = self._settings.uri, self._identity.run_id
-        if database := sqlite_file(uri):
-            make_database(database)
-        store = Store(uri, self._settings.experiment, self._run_name, self._identity)
-        if store.is_new and known is not None:
-            self._spool.commit(0)  # another server, or one that lost the run: it gets the whole history
-        return store
+        if not self._spool.hold(alone=False):
+            raise BlockingIOError("`headway track sync` is sending")
+        settings = self._settings
+        return connect(self._spool, self._identity, settings.uri, settings.experiment, self._run_name)
 
     def _later(self, work: Callable[[], None]) -> None:
         def guarded() -> None:

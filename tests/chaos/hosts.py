@@ -189,7 +189,7 @@ def _bridge(base: str) -> ipaddress.IPv4Network:
             for each in all_
             if each.family.name == "AF_INET"
         }
-        for subnet in ipaddress.ip_network("10.77.0.0/16").subnets(new_prefix=24):
+        for subnet in ipaddress.IPv4Network("10.77.0.0/16").subnets(new_prefix=24):
             if not any(address in subnet for address in taken):
                 _ip("link", "add", base, "type", "bridge")
                 _ip("address", "add", f"{subnet[254]}/24", "dev", base)

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 
 from cluster.display import Display, Plain
 from cluster.hub import Hub, News
+from cluster.nodes import NODE_ID
 from cluster.runs import prepare, resolve, sole_trainer
 from cluster.session import Session, ray_session
 from cluster.worker import Task, TrainFunction
@@ -106,7 +107,8 @@ def _drive(config: Config, display: Display, session: Session, train: TrainFunct
     import ray
 
     display.phase("starting workers")
-    hub = ray.remote(num_cpus=0)(Hub).options(name=f"headway:{config.run.name}").remote()
+    here = {NODE_ID: ray.get_runtime_context().get_node_id()}
+    hub = ray.remote(num_cpus=0, label_selector=here)(Hub).options(name=f"headway:{config.run.name}").remote()
     summary = error = None
     with _Watcher(hub, display) as watcher, _signals(hub, display) as caught:
         try:
@@ -122,6 +124,7 @@ class _Watcher(threading.Thread):
     def __init__(self, hub: Any, display: Display) -> None:
         super().__init__(name="watcher", daemon=True)
         self._hub, self._display, self._done = hub, display, threading.Event()
+        self._told = 0
         self.news = News()
 
     def __enter__(self) -> Self:
@@ -144,14 +147,17 @@ class _Watcher(threading.Thread):
 
         with contextlib.suppress(RayError):
             self.news = cast(News, ray.get(self._hub.news.remote(), timeout=5))
+            for note in self.news.notes[self._told :]:
+                self._display.note(note)
+            self._told = len(self.news.notes)
             _show(self.news, self._display)
 
 
 def _trainer(config: Config, hub: Any, session: Session, train: TrainFunction) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
-    from cluster.controller import LeanTrainer, Verdict
+    from cluster.controller import LeanTrainer
     from cluster.worker import work
 
     wanted = config.cluster
@@ -169,9 +175,9 @@ def _trainer(config: Config, hub: Any, session: Session, train: TrainFunction) -
         run_config=RunConfig(
             name="ray",
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=wanted.max_failures, controller_failure_limit=3),
-            callbacks=[Verdict(hub)],
         ),
+        config=config,
+        hub=hub,
     )
 
 
@@ -216,9 +222,11 @@ def _signals(hub: Any, display: Display) -> Iterator[list[signal.Signals]]:
 
 def _cause(outcome: _Outcome, config: Config) -> BaseException:
     """The error to show: the user's mistake as it was raised, else the failure that came first."""
-    inner = getattr(outcome.error, "controller_failure", None)
-    if isinstance(inner, UserError):
-        return inner
+    inner = [getattr(outcome.error, "controller_failure", None)]
+    inner += getattr(outcome.error, "worker_failures", {}).values()
+    mistake = next((error for error in inner if isinstance(error, UserError)), None)
+    if mistake is not None:
+        return mistake
     logs, failures = config.run.path / "logs", outcome.news.failures
     if not failures:
         return WorkerFailure(f"{outcome.error}\nlogs: {logs}")

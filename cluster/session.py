@@ -96,7 +96,8 @@ def driver_environment() -> dict[str, str]:
     """Variables that Ray Train reads in this process and hands on to its controller."""
     ours = {
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # Ray's 2 s would be added to every start, end and restart
-        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # an actor for what our controller asks in passing
         "RAY_TRAIN_METRICS_ENABLED": "0",
         "RAY_CHDIR_TO_TRIAL_DIR": "0",
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # it prints every line twice
@@ -113,7 +114,7 @@ def worker_environment(config: Config) -> dict[str, str]:
     variables = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "OMP_NUM_THREADS": str(config.run.threads),
-        "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "5",  # a rank that waits for a dead one never answers
+        "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "1",  # a rank that waits for a dead one never answers
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
     }
@@ -239,10 +240,10 @@ def _require_resources(config: Config, there: Mapping[str, float]) -> None:
         ("GPU", want.gpus_per_worker, "gpus_per_worker"),
         ("CPU", want.cpus_per_worker, "cpus_per_worker"),
     ):
-        total, have = want.workers * each, there.get(resource, 0.0)
+        total, have = want.fewest * each, there.get(resource, 0.0)
         if total > have:
             raise UserError(
-                f"{want.workers} workers of {each:g} {resource} need {total:g}, the cluster has {have:g}",
+                f"{want.fewest} workers of {each:g} {resource} need {total:g}, the cluster has {have:g}",
                 where="cluster",
                 hint=f"cluster.workers=N, cluster.{key}=N, or --address of a larger cluster",
             )

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from configs.section import Section, kind_schema
 from configs.store import StoreConfig
@@ -215,13 +215,53 @@ class TrackingConfig(Section):
 
 
 class ClusterConfig(Section):
-    """Ray: who works, with what."""
+    """Ray: who works, with what, and what happens when somebody is lost."""
 
     address: str | None = Field(default=None, description="a Ray cluster; none starts a local one")
-    workers: Positive = 1
+    workers: Positive = Field(default=1, description="processes that train together")
+    min_workers: Positive | None = Field(
+        default=None,
+        description="go on with that few when nodes are lost, and take more when they come; the global batch and the "
+        "order of samples stay. None waits for all `workers`",
+    )
+    workers_per_unit: Positive = Field(
+        default=1, description="workers that must share a node (a model-parallel unit); nodes hold whole units"
+    )
     cpus_per_worker: float = Field(default=1.0, gt=0)
     gpus_per_worker: float = Field(default=0.0, ge=0)
-    max_failures: int = Field(default=3, ge=-1, description="restarts before the run is given up; -1 is without end")
+    max_failures: int = Field(
+        default=3,
+        ge=-1,
+        description="failures without a new checkpoint between them before the run is given up; -1: none",
+    )
+    max_preemptions: int = Field(default=-1, ge=-1, description="nodes that may be taken away; -1 is without end")
+    silent_seconds: float = Field(
+        default=15.0, gt=0, description="a worker that gives no sign for so long is named, ended and replaced"
+    )
+    hang_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="no step for so long, though all give signs: who holds the others up is replaced",
+    )
+    grow_seconds: float = Field(
+        default=60.0, ge=0, description="with fewer workers than wanted: how long to train before taking more"
+    )
+    wait_seconds: float = Field(
+        default=3600.0, ge=0, description="how long to wait for nodes before the run is given up"
+    )
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which the run waits."""
+        return self.min_workers or self.workers
+
+    @model_validator(mode="after")
+    def _sizes(self) -> ClusterConfig:
+        if self.fewest > self.workers:
+            raise ValueError(f"min_workers: {self.fewest} is more than workers = {self.workers}")
+        if self.workers % self.workers_per_unit:
+            raise ValueError(f"workers: {self.workers} is no multiple of workers_per_unit = {self.workers_per_unit}")
+        return self
 
 
 class SystemConfig(Section):
@@ -251,6 +291,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     tracking: TrackingConfig = TrackingConfig()
     cluster: ClusterConfig = ClusterConfig()
+    _planned: Config | None = PrivateAttr(default=None)
 
     @field_validator(*KINDS, mode="before")
     @classmethod
@@ -269,6 +310,30 @@ class Config(Section):
             )
         return self
 
+    def at(self, workers: int) -> Config:
+        """The same run on another number of workers: same global batch, micro-batches no larger, same name.
+
+        Args:
+            workers: must divide `data.batch_size`.
+        """
+        if workers == self.cluster.workers:
+            return self
+        share = self.data.batch_size // workers
+        micro = self.data.batch_size // (self.cluster.workers * self.engine.accumulation)
+        micro = next(size for size in range(micro, 0, -1) if share % size == 0)
+        engine = self.engine.model_copy(update={"accumulation": share // micro})
+        cluster = self.cluster.model_copy(update={"workers": workers, "min_workers": None})
+        other = self.model_copy(update={"engine": engine, "cluster": cluster})
+        other._planned = self
+        return other
+
+    @property
+    def world_sizes(self) -> list[int]:
+        """Numbers of workers that the run can go on with, ascending: whole units that share the global batch evenly."""
+        unit = self.cluster.workers_per_unit
+        counts = range(unit, self.cluster.workers + 1, unit)
+        return [count for count in counts if count >= self.cluster.fewest and self.data.batch_size % count == 0]
+
     @property
     def checkpoints(self) -> str:
         """Folder or URL of this run's checkpoints."""
@@ -278,6 +343,8 @@ class Config(Section):
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that name what is trained; where it runs, is logged or how it reads is left out."""
+        if self._planned is not None:
+            return self._planned.hash
         speed = {"store", "prefetch", "readers", "loaders", "cache_mb", "verify"}
         content = self.model_dump(
             mode="json", exclude={"cluster": True, "tracking": True, "checkpoint": True, "data": speed}

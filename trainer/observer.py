@@ -16,6 +16,7 @@ class Progress:
         loss, psnr: means since the last report; PSNR in dB over target views.
         samples_per_second: captures per second, over all workers.
         eta_seconds: estimated seconds to the last step.
+        began: step of the checkpoint that this process went on from, 0 without one.
     """
 
     phase: str
@@ -25,6 +26,26 @@ class Progress:
     psnr: float = float("nan")
     samples_per_second: float = float("nan")
     eta_seconds: float = float("nan")
+    began: int = 0
+
+
+class Vitals(Protocol):
+    """What a run's clock can be asked from any thread, at any moment."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps done."""
+        ...
+
+    @property
+    def category(self) -> str:
+        """What the main thread is at: one of the ledger's categories."""
+        ...
+
+    @property
+    def worked(self) -> float:
+        """Seconds of computing and waiting for data; waiting for other ranks is left out."""
+        ...
 
 
 class Diverged(RuntimeError):
@@ -32,19 +53,26 @@ class Diverged(RuntimeError):
 
 
 class Observer(Protocol):
-    """Watches a run from rank 0; must never block the step."""
+    """Watches a run, one on every rank; must never block the step."""
+
+    def attend(self, vitals: Vitals) -> None:
+        """The run's clock, as soon as there is one."""
+        ...
 
     def report(self, progress: Progress) -> None:
-        """Show or forward `progress`."""
+        """Show or forward `progress`; rank 0's only."""
         ...
 
     def should_stop(self) -> bool:
-        """Whether the loop should save and end after this step."""
+        """Whether the loop should save and end after this step; asked on every rank, one yes is enough."""
         ...
 
 
 class Silent:
     """Watches nothing and never stops the run."""
+
+    def attend(self, vitals: Vitals) -> None:
+        """Ignore it."""
 
     def report(self, progress: Progress) -> None:
         """Ignore it."""

@@ -26,11 +26,13 @@ class Reporter:
     Attributes:
         tracker: MLflow's side, once `open` was called.
         window: means over the last reporting window.
+        began: step of the checkpoint that this process went on from.
     """
 
     def __init__(self, config: Config, world: Distributed, observer: Observer) -> None:
         self._config, self._world, self._observer = config, world, observer
         self.tracker: Tracker | None = None
+        self.began = 0
         self.window: dict[str, float] = {"loss": math.nan, "psnr": math.nan}
 
     def open(self, tags: Mapping[str, Any]) -> None:
@@ -58,12 +60,13 @@ class Reporter:
                 psnr=window.get("psnr", math.nan),
                 samples_per_second=window.get("samples_per_second", math.nan),
                 eta_seconds=window.get("step_seconds", math.nan) * (steps - step),
+                began=self.began,
             )
         )
 
     def should_stop(self) -> bool:
-        """Whether the observer asks the run to save and end."""
-        return self._world.is_main and self._observer.should_stop()
+        """Whether this rank's observer asks the run to save and end."""
+        return self._observer.should_stop()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Numbers at a step."""

@@ -44,6 +44,7 @@ class Run:
     def __init__(self, config: Config, observer: Observer) -> None:
         self.began = time.perf_counter()
         self.ledger = Recorder()
+        observer.attend(self.ledger)
         self.config = config
         self.world = initialise(config.run.threads, config.run.seed)
         self.reporter = Reporter(config, self.world, observer)
@@ -95,6 +96,7 @@ class Run:
     def start(self) -> None:
         """Resume, open the tracker and, if asked, measure the untrained model."""
         self.resume()
+        self.reporter.began = self.engine.steps
         attempt = broadcast_object(attempts(self.config.run.path) + 1)
         self.ledger.open(self.config.run.path, self.world.rank, attempt, self.engine.steps)
         fingerprints = ",".join(dataset.fingerprint for dataset in self.datasets)

@@ -25,6 +25,7 @@ from trainer.ledger import CATEGORIES, Ledger, Window, draw, publish, session, s
 from trainer.ledger.recorder import Recorder
 from trainer.ledger.windows import Journals, journal_path
 from trainer.loop import train
+from trainer.observer import Silent
 
 MakeConfig = Callable[..., Config]
 STEP = {"compute": 0.7, "data_wait": 0.1, "communication": 0.15, "idle": 0.05}
@@ -329,9 +330,7 @@ def ledger_of(config: Config) -> Ledger:
 
 
 def test_a_real_run_that_was_stopped_and_went_on(tiny: MakeConfig) -> None:
-    class Stopping:
-        def report(self, progress: object) -> None: ...
-
+    class Stopping(Silent):
         def should_stop(self) -> bool:
             return True
 

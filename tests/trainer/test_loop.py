@@ -20,7 +20,7 @@ from data.dataset import Dataset
 from data.manifest import commit
 from data.shards import write_shard
 from trainer.loop import train
-from trainer.observer import Diverged, Progress
+from trainer.observer import Diverged, Progress, Silent
 
 MakeConfig = Callable[..., Config]
 SCRIPT = Path(__file__).with_name("train_and_record.py")
@@ -113,7 +113,7 @@ def test_every_zero_stage_on_two_ranks_is_one_process(
 
 
 def test_an_observer_s_wish_to_stop_saves_and_a_resume_goes_on(tiny: MakeConfig) -> None:
-    class Impatient:
+    class Impatient(Silent):
         seen: list[Progress]
 
         def __init__(self) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from configs import load_config
 from trainer.loop import train
-from trainer.observer import Progress
+from trainer.observer import Progress, Silent
 
 
-class Recorder:
+class Recorder(Silent):
     """Writes `step loss` in hexadecimal, so that equal text is equal bits."""
 
     def __init__(self, path: Path) -> None:
@@ -21,10 +21,6 @@ class Recorder:
         """Only steps that were just made; a resumed run also announces where it begins."""
         if progress.phase == "training" and math.isfinite(progress.loss):
             self._file.write(f"{progress.step} {progress.loss.hex()}\n")
-
-    def should_stop(self) -> bool:
-        """Never."""
-        return False
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ _BEAT_SECONDS = 1.0
 _SHORTEST_WINDOW_SECONDS = 5.0
 _WINDOW_SHARE = 0.01  # of the attempt's age: a long one has as many lines as a picture can show
 _APART = {"start_up", "restart", "checkpoint_stall", "evaluation"}  # have windows of their own
+_OWN_WORK = {"compute", "data_wait"}
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,10 +34,11 @@ class Recorder:
 
     Attributes:
         steps: optimiser steps done; the loop sets it.
+        worked: seconds so far in which this rank computed or waited for data, not for other ranks.
     """
 
     def __init__(self) -> None:
-        self.steps = 0
+        self.steps, self.worked = 0, 0.0
         self._lock = threading.Lock()
         self._category, self._seconds = "start_up", dict[str, float]()
         self._mark = time.perf_counter()
@@ -123,7 +125,10 @@ class Recorder:
 
     def _charge(self) -> None:
         now = time.perf_counter()
-        self._seconds[self._category] = self._seconds.get(self._category, 0.0) + now - self._mark
+        passed = now - self._mark
+        self._seconds[self._category] = self._seconds.get(self._category, 0.0) + passed
+        if self._category in _OWN_WORK:
+            self.worked += passed
         self._mark = now
 
     def _cut(self, *, always: bool = False, end: str | None = None) -> None:

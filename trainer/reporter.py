@@ -15,16 +15,19 @@ from trainer.ledger import LEDGER, PICTURE, publish
 from trainer.observer import Observer, Progress
 from trainer.pictures import Row, contact_sheet
 from trainer.tracking import Tracker
+from trainer.tracking.nodes import Layout, gather_layout
+from trainer.tracking.system import SystemMetrics, watch_nodes
 
 REFUSED = "refused.jsonl"
 log = logging.getLogger(__name__)
 
 
 class Reporter:
-    """Silent on all ranks but the first.
+    """Silent on all ranks but the first, which also speaks for the ranks that measure their nodes.
 
     Attributes:
         tracker: MLflow's side, once `open` was called.
+        layout: where all ranks work, once `open` was called.
         window: means over the last reporting window.
         began: step of the checkpoint that this process went on from.
     """
@@ -32,14 +35,30 @@ class Reporter:
     def __init__(self, config: Config, world: Distributed, observer: Observer) -> None:
         self._config, self._world, self._observer = config, world, observer
         self.tracker: Tracker | None = None
+        self.layout: Layout | None = None
+        self._system: SystemMetrics | None = None
         self.began = 0
         self.window: dict[str, float] = {"loss": math.nan, "psnr": math.nan}
 
-    def open(self, tags: Mapping[str, Any]) -> None:
-        """Start the tracker."""
+    def open(self, tags: Mapping[str, Any], known: Mapping[str, Any] | None = None) -> None:
+        """Start the tracker, and the watch over every node. Collective.
+
+        Args:
+            tags: texts that describe the run.
+            known: the `identity` that a checkpoint holds, where the run goes on from one.
+        """
         if self._world.is_main:
-            self.tracker = Tracker(self._config, self._config.run.path)
-            self.tracker.tags(tags)
+            self.tracker = Tracker(self._config, self._config.run.path, known=known)
+        self.layout = gather_layout(self._world)
+        if self.tracker:
+            self.tracker.tags({**tags, "nodes": self.layout})
+        if self._config.tracking.system_metrics:
+            self._system = watch_nodes(self.layout, self._world, self.tracker)
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """Which MLflow run this is, also before the server has answered; for checkpoints, on rank 0."""
+        return self.tracker.identity if self.tracker else None
 
     @property
     def run_id(self) -> str | None:
@@ -105,5 +124,7 @@ class Reporter:
 
     def close(self, status: Any) -> None:
         """Say how the run ended."""
+        if self._system:
+            self._system.close()
         if self.tracker:
             self.tracker.close(status)

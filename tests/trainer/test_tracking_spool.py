@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -16,7 +15,6 @@ from trainer.tracking.identity import Identity, read_run_id
 from trainer.tracking.provenance import code_version, without_secrets
 from trainer.tracking.spool import Spool
 from trainer.tracking.store import artifact_location
-from trainer.tracking.system import SystemMetrics
 
 
 def records(spool: Spool, offset: int = 0) -> list[dict]:
@@ -113,10 +111,26 @@ def test_an_identity_outlives_its_process(tmp_path: Path) -> None:
     first = Identity(folder)
     assert read_run_id(tmp_path) is None
     first.note("abc")
-    second = Identity(folder, run_id="other")
+    second = Identity(folder)
     assert (second.key, second.began, second.run_id) == (first.key, first.began, "abc")
     assert read_run_id(tmp_path) == "abc"
     assert read_run_id(tmp_path / "nowhere") is None
+
+
+def test_an_identity_goes_on_with_the_one_of_a_checkpoint(tmp_path: Path) -> None:
+    """Rank 0 may come to work on a node whose disk has never seen the run, or only an earlier one of that name."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    first = Identity(here)
+    moved = Identity(there, first.record())
+    assert moved.record() == first.record()
+    first.note("abc")
+    assert Identity(there, first.record()).run_id == "abc"
+    own = Identity(tmp_path)
+    own.note("other")
+    assert Identity(tmp_path, first.record()).record() == first.record()
+    assert Identity(tmp_path).record() == first.record()
 
 
 @pytest.mark.parametrize(
@@ -151,15 +165,3 @@ def test_the_code_is_named_by_its_versions(tmp_path: Path) -> None:
 def test_artifacts_lie_beside_the_database(tmp_path: Path) -> None:
     assert artifact_location(f"sqlite:///{tmp_path}/out/mlflow.db", "e") == (tmp_path / "out/mlartifacts/e").as_uri()
     assert artifact_location("http://host:5000", "e") is None
-
-
-def test_system_metrics_carry_the_node_and_a_growing_step() -> None:
-    seen: list[tuple[dict[str, float], int]] = []
-    monitor = SystemMetrics(lambda values, step: seen.append((values, step)), time.time() - 100, every_seconds=0.05)
-    time.sleep(0.4)
-    monitor.close()
-    values, step = seen[0]
-    assert step >= 100
-    assert all(name.startswith("system/") and name.count("/") == 2 for name in values)
-    assert any(name.endswith("/cpu_utilization_percentage") for name in values)
-    assert all(math.isfinite(value) for value in json.loads(json.dumps(values)).values())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 FOLDER = "tracking"
 """Below a run's folder: the spool, and which MLflow run it is."""
@@ -17,18 +19,21 @@ class Identity:
 
     Args:
         folder: the tracking folder of a run; `run.json` in it holds the identity.
-        run_id: an MLflow run to go on with, if the folder names none.
+        known: the `record()` of the run that this one goes on with, from a checkpoint; the folder may be of a node that
+            had no part in it, or another.
     """
 
-    def __init__(self, folder: Path, run_id: str | None = None) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, Any] | None = None) -> None:
         self._path = folder / _FILE
         try:
             stored = json.loads(self._path.read_text())
         except (FileNotFoundError, ValueError):
             stored = {}
+        if known and known.get("key") not in (None, stored.get("key")):
+            stored = dict(known)
         self.key: str = stored.get("key") or uuid.uuid4().hex
         self.began: float = stored.get("began") or time.time()
-        self.run_id: str | None = stored.get("run_id") or run_id
+        self.run_id: str | None = stored.get("run_id") or (known or {}).get("run_id")
         self._write()
 
     def note(self, run_id: str) -> None:
@@ -36,9 +41,13 @@ class Identity:
         self.run_id = run_id
         self._write()
 
+    def record(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"key": self.key, "began": self.began, "run_id": self.run_id}
+
     def _write(self) -> None:
         partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps({"key": self.key, "began": self.began, "run_id": self.run_id}))
+        partial.write_text(json.dumps(self.record()))
         partial.replace(self._path)
 
 

@@ -22,7 +22,6 @@ from trainer.tracking.provenance import code_version, without_secrets
 from trainer.tracking.sender import Sender
 from trainer.tracking.spool import Spool
 from trainer.tracking.store import Store
-from trainer.tracking.system import SystemMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +32,19 @@ _THUMBNAIL_PIXELS = 256  # MLflow's image grid shows this size and loads the ful
 class Tracker:
     """One MLflow run, the same over all restarts of `run_dir`; use on rank 0 only.
 
-    Sends the config as parameters and the code's version as tags by itself, and samples the node's load where
-    `config.tracking.system_metrics` asks for it.
+    Sends the config as parameters and the code's version as tags by itself.
 
     Args:
         config: its `tracking` section says where; relative databases count from the current folder.
         run_dir: the run's folder; `tracking/` in it holds the spool and the run's identity.
-        run_id: an MLflow run to go on with, if `run_dir` names none yet.
+        known: the `identity` of the run that this one goes on with, where it is known from elsewhere than `run_dir`.
     """
 
-    def __init__(self, config: Config, run_dir: Path, *, run_id: str | None = None) -> None:
+    def __init__(self, config: Config, run_dir: Path, *, known: Mapping[str, Any] | None = None) -> None:
         self._run_dir, self._folder = run_dir, run_dir / FOLDER
         self._spool = Spool(self._folder)
         self._spool.hold(alone=False)  # so that nobody else sends; where somebody does, `_connect` waits for it
-        self._identity = Identity(self._folder, run_id)
+        self._identity = Identity(self._folder, known)
         self._settings, self._run_name = config.tracking, config.tracking.run_name or config.run.name
         # Encoding a picture takes milliseconds; the step does not wait for it.
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="tracker-images")
@@ -54,20 +52,36 @@ class Tracker:
         self._later(lambda: self.tags(code_version()))
         self.params(flatten(config))
         self._sender = Sender(self._spool, self._connect)
-        self._system = SystemMetrics(self.metrics, self._identity.began) if self._settings.system_metrics else None
 
     @property
     def run_id(self) -> str | None:
         """MLflow's id of the run, or None until the server has answered for the first time."""
         return self._identity.run_id
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What another machine needs to go on with the same run; as JSON."""
+        return self._identity.record()
+
+    @property
+    def began(self) -> float:
+        """When the run began for the first time, in seconds since the epoch."""
+        return self._identity.began
+
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings, as text without secrets; one that changes later appears as the tag `changed.NAME`."""
         self._append("params", values={name: without_secrets(name, value) for name, value in values.items()})
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        """Numbers at a step; NaN and infinities are kept."""
-        self._append("metrics", step=int(step), values={_name(name): float(value) for name, value in values.items()})
+    def metrics(self, values: Mapping[str, float], step: int, at: int | None = None) -> None:
+        """Numbers at a step; NaN and infinities are kept.
+
+        Args:
+            values: by name.
+            step: whole number.
+            at: milliseconds since the epoch; now, if none.
+        """
+        found = {_name(name): float(value) for name, value in values.items()}
+        self._append("metrics", at=at, step=int(step), values=found)
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Texts that describe the run, without secrets."""
@@ -107,8 +121,6 @@ class Tracker:
         Returns:
             Whether everything was sent.
         """
-        if self._system:
-            self._system.close()
         self._encoder.shutdown(wait=True)
         self._append("end", status=status)
         all_sent = self._sender.close(patience_seconds)
@@ -146,8 +158,8 @@ class Tracker:
         place.mkdir(parents=True)
         return place
 
-    def _append(self, kind: str, **content: Any) -> None:
-        self._spool.append({"kind": kind, "at": _now(), **content})
+    def _append(self, kind: str, at: int | None = None, **content: Any) -> None:
+        self._spool.append({"kind": kind, "at": _now() if at is None else at, **content})
 
 
 def _now() -> int:

@@ -9,9 +9,11 @@ import signal
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs import Config, load_config
 from tests.chaos.services import BIN, Site, wait_until
 
 LOSS = "train/loss"
@@ -20,11 +22,26 @@ SMALL = [
     "data.batch_size=6",  # shared evenly by 1, 2 and 3 workers
     "data.source_views=3",
     "data.target_views=2",
+    "model.latent_size=8",
+    "model.uv_size=32",
     "trainer.log_every=1",
     "trainer.images_every=0",
     "checkpoint.every=5",
     "tracking.system_metrics=false",
 ]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Captures in a bucket of the site's store.
+
+    Attributes:
+        local: the folder that was uploaded.
+        bucket: its name; they lie at its root.
+    """
+
+    local: Path
+    bucket: str
 
 
 class Job:
@@ -33,17 +50,18 @@ class Job:
     Args:
         site: where.
         name: of the run.
+        data: what it streams.
         overrides: settings beside `SMALL`.
 
     Attributes:
         folder: the run's; every host sees it, for the disk is one.
     """
 
-    def __init__(self, site: Site, name: str, overrides: Sequence[str]) -> None:
-        self.site, self.name = site, name
-        self.folder = site.folder / "runs" / name
-        settings = [*SMALL, f"run.dir={self.folder.parent}", f"tracking.uri={site.tracking.url}", *overrides]
-        self._command = [BIN / "headway", "train", "headsup-nano", *settings, "--name", name]
+    def __init__(self, site: Site, name: str, data: Data, overrides: Sequence[str]) -> None:
+        self.site, self.name, self.data = site, name, data
+        self.folder = site.disk / name
+        place = [f"run.dir={self.folder.parent}", f"tracking.uri={site.tracking.url}", f"data.train=s3://{data.bucket}"]
+        self._command = [BIN / "headway", "train", "headsup-nano", *SMALL, *place, *overrides, "--name", name]
         self._command += ["--address", site.head.address]
         self._log = site.folder / f"{name}.log"
         self._spool = _Spool(self.folder / "tracking" / "lines.jsonl")
@@ -54,6 +72,11 @@ class Job:
         with self._log.open("ab") as log:
             self._process = self.site.head.host.start(self._command, self.site.env, log)
         return self
+
+    @property
+    def config(self) -> Config:
+        """As the run resolved it."""
+        return load_config(self.folder / "config.yaml")
 
     @property
     def ended(self) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +25,7 @@ from tests.chaos.hosts import Host, network
 LAUNCHER = Path(__file__).parents[3] / "shared" / "bin" / "radosgw-up"
 BIN = Path(sys.executable).parent
 _PATIENCE_SECONDS = 180.0
+_DISK_BYTES = 64 * 1024**2
 
 
 def why_no_store() -> str | None:
@@ -100,14 +102,18 @@ class ObjectStore:
             aws_secret_access_key=self.settings["AWS_SECRET_ACCESS_KEY"],
         )
 
+    def make_bucket(self, name: str) -> str:
+        """Its URL."""
+        self.client().create_bucket(Bucket=name)
+        return f"s3://{name}"
+
     def upload(self, folder: Path, bucket: str) -> str:
         """A new bucket's URL, with all files of a folder in it."""
-        client = self.client()
-        client.create_bucket(Bucket=bucket)
+        url, client = self.make_bucket(bucket), self.client()
         for path in sorted(folder.rglob("*")):
             if path.is_file():
                 client.put_object(Bucket=bucket, Key=str(path.relative_to(folder)), Body=path.read_bytes())
-        return f"s3://{bucket}"
+        return url
 
 
 @dataclass
@@ -169,15 +175,24 @@ class RayNode:
         return f"{self.host.address}:{self.PORT}"
 
     def start(self) -> None:
-        """Start it, or start it again on a host that was killed; it joins under a new id."""
+        """Start it, or start it again on a host that was killed; it joins under a new id.
+
+        A worker node has a supervisor, as a pod or a service would: where Ray ends (the head gave the node up while its
+        link was down), it is started again.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
-        first = ["--head", f"--port={self.PORT}", "--include-dashboard=false"]
-        role = [f"--address={self.head}"] if self.head else first
-        options = [f"--node-ip-address={self.host.address}", f"--num-cpus={self.cpus}", f"--temp-dir={self.folder}"]
-        options += ["--object-store-memory=100000000"]
-        done = self.host.run([BIN / "ray", "start", *role, *options], self.env, timeout=_PATIENCE_SECONDS)
-        if done.returncode:
-            raise RuntimeError(f"ray start on {self.host.name}: {done.stdout}{done.stderr}")
+        if self.head is None:
+            role = ["--head", f"--port={self.PORT}", "--include-dashboard=false"]
+        else:
+            role = ["--block", f"--address={self.head}"]
+        command = [BIN / "ray", "start", *role, f"--node-ip-address={self.host.address}", f"--num-cpus={self.cpus}"]
+        command += [f"--temp-dir={self.folder}", "--object-store-memory=100000000"]
+        if self.head is not None:
+            command = ["sh", "-c", 'while :; do "$@"; sleep 1; done', "supervisor", *command]
+        log = self.folder.with_suffix(".log")
+        with log.open("wb") as output:
+            self.host.start(command, self.env, output)
+        wait_until(lambda: b"Ray runtime started" in log.read_bytes(), f"Ray on {self.host.name}: see {log}")
 
     def kill(self) -> None:
         """The host loses its power."""
@@ -194,6 +209,7 @@ class Site:
         nodes: where workers run, by host name.
         env: environment of Ray, of workers and of who starts a job.
         folder: scratch.
+        disk: a small disk for runs, the same on every host; it can be filled.
     """
 
     hosts: dict[str, Host]
@@ -203,6 +219,7 @@ class Site:
     nodes: dict[str, RayNode]
     env: dict[str, str]
     folder: Path
+    disk: Path
 
     def processes(self) -> set[int]:
         """All on the hosts where jobs run."""
@@ -218,7 +235,7 @@ def site(nodes: int, settings: Mapping[str, str] | None = None) -> Iterator[Site
         settings: more environment for Ray's head, nodes and workers.
     """
     names = [f"node{number}" for number in range(1, nodes + 1)]
-    with _scratch() as folder, network("head", "store", "mlflow", *names) as hosts:
+    with _scratch() as folder, _disk(folder / "runs") as disk, network("head", "store", "mlflow", *names) as hosts:
         env = _environment(folder) | dict(settings or {})
         head = RayNode(hosts["head"], folder / "r0", env, cpus=0)
         workers = {
@@ -236,7 +253,7 @@ def site(nodes: int, settings: Mapping[str, str] | None = None) -> Iterator[Site
             head.start()
             list(pool.map(RayNode.start, workers.values()))
             tracked.result()
-        yield Site(hosts, store, tracking, head, workers, env, folder)
+        yield Site(hosts, store, tracking, head, workers, env, folder, disk)
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -262,12 +279,29 @@ def _scratch() -> Iterator[Path]:
     for left in Path("/tmp").glob("hwc-*-*"):
         owner = left.name.split("-")[1]
         if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            _unmount(left / "runs")
             shutil.rmtree(left, ignore_errors=True)
     folder = Path(tempfile.mkdtemp(prefix=f"hwc-{os.getpid()}-", dir="/tmp"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _disk(place: Path) -> Iterator[Path]:
+    """A file system of its own in memory; processes see it that are started afterwards."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "headway", place], check=True)
+    try:
+        yield place
+    finally:
+        _unmount(place)
+
+
+def _unmount(place: Path) -> None:
+    if place.is_mount():
+        subprocess.run(["umount", "--lazy", place], check=False)
 
 
 def wait_for_answer(url: str) -> None:

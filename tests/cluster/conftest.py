@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+from launched import Notes, config
+
+from cluster.launch import Result, launch
 
 SMALL = [
     "data.image_size=[64,64]",
@@ -31,3 +36,18 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(captures: Path) -> list[str]:
     """Overrides of `headsup-nano` that train in seconds."""
     return [*SMALL, f"data.train={captures}"]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> tuple[Result, Notes, Path]:
+    folder, notes = tmp_path_factory.mktemp("undisturbed"), Notes()
+    return launch(config(folder, *small), notes), notes, folder
+
+
+@pytest.fixture
+def no_orphans():
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    yield
+    time.sleep(0.5)
+    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
+    assert [child.name() for child in left if child.status() != psutil.STATUS_ZOMBIE] == []

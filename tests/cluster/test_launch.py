@@ -3,94 +3,24 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import tiny
-import torch
+from launched import Notes, config, same_weights, workers_of
 from ray import cloudpickle
 
 from cluster.launch import Result, WorkerFailure, launch
 from cluster.runs import resolve
-from configs import Config, UserError, load_config
-from trainer.checkpoint import load_weights
+from configs import UserError, load_config
 from trainer.ledger import summarise
 from trainer.tracking import read_run_id
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600), pytest.mark.usefixtures("no_orphans")]
 cloudpickle.register_pickle_by_value(tiny)
-
-
-@pytest.fixture(autouse=True)
-def no_orphans():
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-    yield
-    time.sleep(0.5)
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    assert [child.name() for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
-
-
-class Notes:
-    """A display that remembers."""
-
-    def __init__(self) -> None:
-        self.restarts = 0
-        self.lines: list[str] = []
-        self.steps: list[int] = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.lines.append("end")
-
-    def phase(self, name: str) -> None:
-        self.lines.append(name)
-
-    def progress(self, progress) -> None:
-        self.steps.append(progress.step)
-
-    def restarting(self, reason: str) -> None:
-        self.restarts += 1
-        self.lines.append(reason)
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
-
-
-def config(folder: Path, *overrides: str) -> Config:
-    place = [f"run.dir={folder}", "run.name=r", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
-    return load_config("headsup-nano", [*place, *overrides])
-
-
-def workers_of(run: Path) -> dict[int, psutil.Process]:
-    """The processes that write a run's logs, by rank."""
-    found = {}
-    for process in psutil.Process().children(recursive=True):
-        try:
-            target = os.readlink(f"/proc/{process.pid}/fd/1")
-        except OSError:
-            continue
-        if target.startswith(str(run / "logs/rank-")):
-            found[int(Path(target).stem.removeprefix("rank-"))] = process
-    return found
-
-
-def same_weights(left: Result, right: Result) -> bool:
-    """Bitwise."""
-    first, second = load_weights(left.summary.checkpoint), load_weights(right.summary.checkpoint)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> tuple[Result, Notes, Path]:
-    folder, notes = tmp_path_factory.mktemp("undisturbed"), Notes()
-    return launch(config(folder, *small), notes), notes, folder
 
 
 @pytest.mark.slow

@@ -62,6 +62,7 @@ class Run:
             checkpoint.Retention(config.checkpoint.keep, config.checkpoint.keep_every, config.checkpoint.keep_best),
             background=config.checkpoint.background,
             tolerated=config.checkpoint.tolerated,
+            stalled=lambda: self.ledger("checkpoint_stall"),
         )
         self.clock = Stopwatch(self.world.device)
         self.forward = CountedForward(self.engine)
@@ -210,7 +211,7 @@ class Run:
 
     @accounted("checkpoint_stall")
     def save(self) -> None:
-        """Begin a checkpoint of this step; the training waits for a copy of it in memory."""
+        """Begin a checkpoint of this step; the next update waits until it is copied."""
         self.reporter.announce("saving", self.engine.steps)
         measured = self.evaluation if self._evaluated_at == self.engine.steps else None
         state = {

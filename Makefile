@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.headway
 RASTERIZER := $(wildcard models/render/cpu/*)
 
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: setup demo test test-all chaos lint bench clean
 
 setup: $(STAMP) ## make .venv from the lock
 
@@ -19,6 +19,9 @@ test: $(STAMP) ## all tests but the slow ones
 
 test-all: $(STAMP) ## the slow ones too
 	$(BIN)/python -m pytest
+
+chaos: $(STAMP) ## kills, cuts and stops whatever a run of three hosts stands on; root on Linux
+	$(BIN)/python -m pytest -m chaos -s tests/chaos
 
 lint: $(STAMP) ## style and types
 	$(BIN)/ruff check .

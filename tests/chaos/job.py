@@ -55,6 +55,7 @@ class Job:
 
     Attributes:
         folder: the run's; every host sees it, for the disk is one.
+        reports: of its steps.
     """
 
     def __init__(self, site: Site, name: str, data: Data, overrides: Sequence[str]) -> None:
@@ -64,7 +65,7 @@ class Job:
         self._command = [BIN / "headway", "train", "headsup-nano", *SMALL, *place, *overrides, "--name", name]
         self._command += ["--address", site.head.address]
         self._log = site.folder / f"{name}.log"
-        self._spool = _Spool(self.folder / "tracking" / "lines.jsonl")
+        self.reports = Reports(self.folder)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Job:
@@ -109,12 +110,12 @@ class Job:
     @property
     def step(self) -> int:
         """The furthest that was ever reported."""
-        return max(self._spool.steps(), default=0)
+        return max(self.reports.steps(), default=0)
 
     @property
     def steps_reported(self) -> int:
         """How many reports of steps there were, those of steps that were done again too."""
-        return len(self._spool.steps())
+        return len(self.reports.steps())
 
     def wait_for_step(self, step: int, seconds: float = 300) -> None:
         """Until a step was reported.
@@ -160,17 +161,6 @@ class Job:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def losses(self) -> dict[int, list[float]]:
-        """Of every step, the losses that were reported for it, in order; more than one where it was done again."""
-        found: dict[int, list[float]] = defaultdict(list)
-        for line in self._spool.lines():
-            found[line["step"]].append(line["values"][LOSS])
-        return dict(found)
-
-    def consumed(self) -> dict[int, int]:
-        """Samples consumed after every step, as reported last."""
-        return {line["step"]: int(line["values"]["data/samples"]) for line in self._spool.lines()}
-
     def ledger(self) -> dict[str, Any]:
         """What `headway ledger --json` says."""
         done = self.site.head.host.run([BIN / "headway", "ledger", self.folder, "--json"], self.site.env)
@@ -189,11 +179,15 @@ class Job:
         }
 
 
-class _Spool:
-    """Reads what rank 0 reported, from where it stopped before."""
+class Reports:
+    """What rank 0 of a run reported of its steps, read from where reading stopped before; `log_every` must be 1.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._offset, self._lines = path, 0, list[dict[str, Any]]()
+    Args:
+        folder: the run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._offset, self._lines = folder / "tracking" / "lines.jsonl", 0, list[dict[str, Any]]()
 
     def lines(self) -> list[dict[str, Any]]:
         """Every report of a step."""
@@ -213,6 +207,17 @@ class _Spool:
     def steps(self) -> list[int]:
         """Of every report."""
         return [line["step"] for line in self.lines()]
+
+    def losses(self) -> dict[int, list[float]]:
+        """Of every step, the losses that were reported for it, in order; more than one where it was done again."""
+        found: dict[int, list[float]] = defaultdict(list)
+        for line in self.lines():
+            found[line["step"]].append(line["values"][LOSS])
+        return dict(found)
+
+    def consumed(self) -> dict[int, int]:
+        """Samples consumed after every step, as reported last."""
+        return {line["step"]: int(line["values"]["data/samples"]) for line in self.lines()}
 
 
 def _last_lines(path: Path, count: int) -> str:

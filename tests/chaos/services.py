@@ -60,9 +60,13 @@ class ObjectStore:
 
     def start(self) -> None:
         """Monitor, storage and gateway. The launcher's own gateway, at loopback, ends when ours is there."""
-        up = self.host.run(["nice", "-n", "-5", LAUNCHER, self.folder, "9004"], timeout=_PATIENCE_SECONDS)
-        if up.returncode:
-            raise RuntimeError(f"{LAUNCHER.name}: {up.stderr.strip()}")
+        for attempt in range(3):  # on a busy machine Ceph's daemons lose patience with each other
+            up = self.host.run(["nice", "-n", "-15", LAUNCHER, self.folder, "9004"], timeout=_PATIENCE_SECONDS)
+            if not up.returncode:
+                break
+            if attempt == 2:
+                raise RuntimeError(f"{LAUNCHER.name}: {up.stderr.strip()}")
+            self.host.kill()
         pairs = up.stdout.splitlines()[0].removeprefix("export ").split()
         self.settings = dict(pair.split("=", 1) for pair in pairs)
         self.settings |= {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1"}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from tests.chaos.job import Job
+from tests.chaos.job import Job, Reports
 
 SAME_COURSE = 1e-6
 """Relative difference of losses that were summed in another order, by another number of workers."""
@@ -33,7 +33,7 @@ class Comparison:
     again_worst: float
 
 
-def compare(disturbed: Job, calm: Job) -> Comparison:
+def compare(disturbed: Reports, calm: Reports) -> Comparison:
     """Losses of two runs of the same config.
 
     Raises:
@@ -62,7 +62,7 @@ def complaints(job: Job, workers: int) -> list[str]:
         workers: how many it was meant to have.
     """
     steps = set(range(1, job.config.trainer.steps + 1))
-    wrong = sorted(steps ^ job.losses().keys())
+    wrong = sorted(steps ^ job.reports.losses().keys())
     found = [f"steps {wrong} are missing, or too many"] if wrong else []
     return [*found, *_samples(job), *_tracking(job, steps), *_ledger(job.ledger(), workers)]
 
@@ -73,7 +73,7 @@ def _samples(job: Job) -> list[str]:
     The sequence itself is a pure function of the position; that equal positions mean equal samples shows in the losses.
     """
     batch = job.config.data.batch_size
-    wrong = {step: seen for step, seen in sorted(job.consumed().items()) if seen != step * batch}
+    wrong = {step: seen for step, seen in sorted(job.reports.consumed().items()) if seen != step * batch}
     return [f"samples consumed after steps, not {batch} each: {wrong}"] if wrong else []
 
 
@@ -83,7 +83,7 @@ def _tracking(job: Job, steps: set[int]) -> list[str]:
     if len(tracked) != 1:
         return [f"MLflow has {len(tracked)} runs of the name: {sorted(tracked)}"]
     (points,) = tracked.values()
-    reported = sorted((step, value) for step, values in job.losses().items() for value in values)
+    reported = sorted((step, value) for step, values in job.reports.losses().items() for value in values)
     if steps - {step for step, _ in points}:
         return [f"MLflow lacks steps {sorted(steps - {step for step, _ in points})}"]
     extra = set(points) ^ set(reported)

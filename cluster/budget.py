@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerGroupStartupTimeoutError
+from ray.exceptions import RayActorError, RayError
+from ray.train.v2._internal.exceptions import (
+    WorkerGroupStartupFailedError,
+    WorkerGroupStartupTimeoutError,
+    WorkerHealthCheckFailedError,
+)
 from ray.train.v2._internal.execution.failure_handling import FailureDecision, FailurePolicy
 from ray.train.v2.api.exceptions import ControllerError
 
@@ -89,8 +93,7 @@ class Budget(FailurePolicy):
         causes = sorted(errors.items(), key=lambda pair: not isinstance(pair[1], (Evicted, Paused)))
         reason = _first_line(whole)
         for rank, error in causes[:1]:
-            kind = "" if isinstance(error, (Evicted, Paused)) else f"rank {rank}: {type(error).__name__}: "
-            reason = kind + _first_line(error)
+            reason = _words(rank, error)
         with contextlib.suppress(Exception):
             self._hub.lose.remote(reason)
 
@@ -117,6 +120,14 @@ def _crash(news: News) -> tuple[int, str] | None:
         return None
     first = min(news.failures, key=lambda failure: failure.at)
     return news.progress.step if news.progress else 0, first.traceback.strip().splitlines()[-1]
+
+
+def _words(rank: int, error: Exception) -> str:
+    if isinstance(error, (Evicted, Paused)):
+        return _first_line(error)
+    if isinstance(error, (WorkerHealthCheckFailedError, RayActorError)):
+        return f"rank {rank}: its process is gone (killed, out of memory, or its node died)"
+    return f"rank {rank}: {type(error).__name__}: {_first_line(error)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from configs import Config, UserError
 from trainer.distributed import initialise
 from trainer.ema import MovingAverage
+from trainer.frugal import frugal
 from trainer.masters import find_masters
 from trainer.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
 
@@ -69,7 +70,10 @@ class Engine:
                 raise UserError("DeepSpeed cannot hold a parameter without dimensions", where=name, hint="shape [1]")
             parameter.data = parameter.data.contiguous()  # masters are views of flat memory
         optimizer = build_optimizer(module, config.optimizer)
-        self.deepspeed = _start_deepspeed(_UnderAutocast(module, self.autocast), optimizer, config)
+        with frugal():
+            self.deepspeed = _start_deepspeed(_UnderAutocast(module, self.autocast), optimizer, config)
+        if config.engine.compile:
+            self.deepspeed.compile()
         self._device = torch.device(self.deepspeed.device or "cpu")
         self._reset_bf16_replicas()
         self.masters = find_masters(self.deepspeed, module)
@@ -207,8 +211,6 @@ def _start_deepspeed(module: nn.Module, optimizer: torch.optim.Optimizer, config
     engine = accelerator.prepare(module, optimizer)[0]
     if not isinstance(engine, deepspeed.DeepSpeedEngine):
         raise RuntimeError(f"accelerate made a {type(engine).__name__} where a DeepSpeedEngine was asked for")
-    if config.engine.compile:
-        engine.compile()
     return engine
 
 

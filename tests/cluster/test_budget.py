@@ -97,7 +97,9 @@ def test_the_user_reads_who_was_evicted_rather_than_who_fell_with_it(direct: Dir
     budget = Budget(ClusterConfig(), direct)
     budget.make_decision(failed(RuntimeError("connection closed by peer"), Evicted("rank 1 on a gives no sign")))
     budget.make_decision(failed(RuntimeError("connection closed by peer\nand more")))
+    budget.make_decision(failed(RayActorError()))
     assert direct.hub.news().lost == [
         "rank 1 on a gives no sign",
         "rank 0: RuntimeError: connection closed by peer",
+        "rank 0: its process is gone (killed, out of memory, or its node died)",
     ]

@@ -59,7 +59,8 @@ def work(settings: dict[str, Any]) -> Any:
             paused = None if summary.finished else pulse.paused()
     except BaseException as error:
         failure = Failure(place.rank, socket.gethostname(), time.time(), traceback.format_exc())
-        print(failure.traceback, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the log's disk may be full
+            print(failure.traceback, file=sys.stderr, flush=True)
         with contextlib.suppress(Exception):
             ray.get(task.hub.fail.remote(failure), timeout=5)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import resource
+import signal
 import threading
 import time
 from pathlib import Path
@@ -165,3 +167,23 @@ def test_the_code_is_named_by_its_versions(tmp_path: Path) -> None:
 def test_artifacts_lie_beside_the_database(tmp_path: Path) -> None:
     assert artifact_location(f"sqlite:///{tmp_path}/out/mlflow.db", "e") == (tmp_path / "out/mlartifacts/e").as_uri()
     assert artifact_location("http://host:5000", "e") is None
+
+
+def test_a_disk_that_takes_no_more_keeps_lines_in_memory_and_they_come_in_order(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk, and its end for one that was freed."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    spool = Spool(tmp_path)
+    try:
+        for number in range(100):
+            spool.append({"kind": "metrics", "number": number})
+        resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "lines.jsonl").stat().st_size + 10, before[1]))
+        for number in range(100, 150):
+            spool.append({"kind": "metrics", "number": number})
+        assert len(records(spool)) == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    spool.append({"kind": "metrics", "number": 150})
+    assert [record["number"] for record in records(spool)] == list(range(151))
+    spool.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK_BYTES = 1 << 20
+_KEPT_BYTES = 64 << 20
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _LINES, _SENT = "lines.jsonl", "sent.json"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Spool:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
+        self._kept = bytearray()
         self._lines, self._sent = folder / _LINES, folder / _SENT
         self._file = os.open(self._lines, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._held = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -67,10 +73,25 @@ class Spool:
         return True
 
     def append(self, record: dict[str, Any]) -> None:
-        """Add a line; it is in the operating system's hands when this returns (some 20 microseconds)."""
+        """Add a line; it is in the operating system's hands when this returns (some 20 microseconds).
+
+        While the disk takes nothing it is kept in memory, in front of what comes later.
+
+        Raises:
+            OSError: the disk has taken nothing for 64 MB.
+        """
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         with self._lock:
-            os.write(self._file, line)
+            self._kept += line
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._kept:
+                del self._kept[: os.write(self._file, self._kept)]
+        except OSError as error:
+            if error.errno not in _NO_ROOM or len(self._kept) > _KEPT_BYTES:
+                raise
 
     def sent(self) -> int:
         """Offset of the first byte that has not been sent."""
@@ -108,7 +129,11 @@ class Spool:
             yield Line(_parse(raw), offset)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files; what the disk does not take now is lost, and said."""
+        with self._lock:
+            self._write()
+            if self._kept:
+                log.warning("the disk is full: %d records for MLflow are lost", self._kept.count(b"\n"))
         os.close(self._file)
         os.close(self._held)
         self._file = self._held = -1

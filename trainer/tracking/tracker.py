@@ -101,13 +101,20 @@ class Tracker:
         self._later(lambda: self._encode(picture, stem))
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
-        """A file or a folder; it is copied at once, so the original may change or go."""
+        """A file or a folder; it is copied at once, so the original may change or go.
+
+        One that cannot be copied is left out, with a warning.
+        """
         path = Path(path)
-        target = self._place() / path.name
-        if path.is_dir():
-            shutil.copytree(path, target)
-        else:
-            shutil.copy2(path, target)
+        try:
+            target = self._place() / path.name
+            if path.is_dir():
+                shutil.copytree(path, target)
+            else:
+                shutil.copy2(path, target)
+        except OSError as error:
+            logger.warning("%s does not reach MLflow: %s", path.name, error)
+            return
         self._append("file", path=str(target.relative_to(self._folder)), folder=folder)
 
     def close(self, status: Status = "FINISHED", *, patience_seconds: float = 20.0) -> bool:

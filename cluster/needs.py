@@ -25,22 +25,22 @@ class Node:
 
 
 def fitting(config: Config, nodes: Sequence[Node]) -> int:
-    """How many workers of this config find room; a worker cannot be split between machines."""
+    """How many workers of this config find room; a unit of them cannot be split between machines."""
     want = config.cluster
     shares = [
         min(node.cpus / want.cpus_per_worker, node.gpus / want.gpus_per_worker if want.gpus_per_worker else math.inf)
         for node in nodes
     ]
-    return sum(math.floor(share + 1e-6) for share in shares)
+    return sum(math.floor(share + 1e-6) // want.workers_per_unit * want.workers_per_unit for share in shares)
 
 
 def shortage(config: Config, nodes: Sequence[Node]) -> str | None:
-    """What keeps the run from starting; None where every worker finds room."""
+    """What keeps the run from starting; None where as many workers find room as it takes."""
     want, fit = config.cluster, fitting(config, nodes)
-    if fit >= want.workers:
+    if fit >= want.fewest:
         return None
     each = f"{want.cpus_per_worker:g} CPU" + (f" and {want.gpus_per_worker:g} GPU" if want.gpus_per_worker else "")
-    workers = "1 worker" if want.workers == 1 else f"{want.workers} workers"
+    workers = "1 worker" if want.fewest == 1 else f"{want.fewest} workers"
     found = f"{fit} fit on {there(nodes)}" if nodes else "no node is up yet"
     return f"{workers} of {each} are wanted, {found}"
 
@@ -59,7 +59,7 @@ def there(nodes: Sequence[Node]) -> str:
 def resources(config: Config) -> list[str]:
     """Lines on processors."""
     want = config.cluster
-    workers = "1 worker" if want.workers == 1 else f"{want.workers} workers"
+    workers = "1 worker" if want.fewest == 1 else f"{want.fewest} workers"
     total_cpus, total_gpus = want.workers * want.cpus_per_worker, want.workers * want.gpus_per_worker
     return [
         f"processors {workers}, each {want.cpus_per_worker:g} CPU and {want.gpus_per_worker:g} GPU: "

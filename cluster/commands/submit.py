@@ -174,7 +174,7 @@ def _print_needs(run: Config, cluster: Jobs | None, speed: float | None, link_mb
     if cluster is not None:
         nodes = cluster.nodes()
         print(f"cluster    {cluster.address}, Ray {cluster.version}: {there(nodes)}")
-        print(f"           {shortage(run, nodes) or 'every worker finds room'}")
+        print(f"           {shortage(run, nodes) or 'as many workers as it takes find room'}")
     sys.stdout.flush()
 
 

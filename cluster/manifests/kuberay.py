@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from cluster.manifests.settings import ManifestSettings, Shape, kubernetes_name, shape
+from cluster.manifests.settings import RAY_ENVIRONMENT, ManifestSettings, Shape, kubernetes_name, shape
 from cluster.manifests.terms import terms
 from cluster.submission import CONFIG_FILE, TERMS_FILE
 from configs import Config, dump_config
@@ -190,7 +190,7 @@ def _environment(settings: ManifestSettings) -> list[Mapping]:
         "AWS_DEFAULT_REGION": settings.s3_region,
         "AWS_REGION": settings.s3_region,
         "MLFLOW_TRACKING_URI": settings.mlflow,
-        "RAY_USAGE_STATS_ENABLED": "0",
+        **RAY_ENVIRONMENT,
     }
     return [{"name": name, "value": value} for name, value in values.items() if value is not None]
 

@@ -14,6 +14,15 @@ _LABEL = re.compile(r"^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])
 _WORD = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._,+@-]*$")
 _TIME = re.compile(r"^(\d+-)?\d{1,3}(:\d{2}){0,2}$")
 _PATH = re.compile(r"^/[A-Za-z0-9._/-]+$")
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A node that does not answer is given up after half a minute. Ray's own 3 s, 10 s and 5 times take more than one.
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "4",
+}
+"""Of every Ray process."""
+
 _NAME_ROOM = 40  # KubeRay adds suffixes of its own to a name of at most 63 characters
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from cluster.manifests.settings import ManifestSettings, shape
+from cluster.manifests.settings import RAY_ENVIRONMENT, ManifestSettings, shape
 from cluster.manifests.terms import terms
 from cluster.submission import CONFIG_FILE, TERMS_FILE
 from configs import Config, dump_config
@@ -29,6 +29,7 @@ def slurm(config: Config, settings: ManifestSettings) -> str:
         environment=_environment(settings),
         config_file=CONFIG_FILE,
         terms_file=TERMS_FILE,
+        ray_environment=" ".join(f"{name}={value}" for name, value in RAY_ENVIRONMENT.items()),
         config=_quoted(dump_config(config)),
         terms=_quoted(terms()),
         end=_END,
@@ -99,7 +100,8 @@ cat >"$work/{terms_file}" <<'{end}'
 {environment}
 command -v ray >/dev/null || fail "no ray on this node; headway cluster manifest --activate /shared/venv/bin/activate"
 
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work/token RAY_USAGE_STATS_ENABLED=0
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$work/token
+export {ray_environment}
 od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' >"$RAY_AUTH_TOKEN_PATH"
 
 # SLURM runs this on the allocation's first node. Where that has several networks, name its address on the fast one.

@@ -37,7 +37,7 @@ def worker_stopped(job: Job, draw: Generator) -> str:
     """SIGSTOP to one worker, which never goes on by itself."""
     rank, pid, name = _a_worker(job, draw)
     os.kill(pid, signal.SIGSTOP)
-    job.wait_for_more(_ON_FEWER_STEPS)
+    job.wait_for_more()
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "it was not evicted"
     return f"rank {rank} on {name}"
 
@@ -58,30 +58,30 @@ def worker_terminated(job: Job, draw: Generator) -> str:
 
 
 def node_killed(job: Job, draw: Generator) -> str:
-    """A host loses its power; when the job has gone on without it, it boots and joins again."""
+    """A host loses its power; when the job has noticed, it boots and joins again."""
     node = job.site.nodes[_a_node(job, draw)]
-    node.kill()
-    job.wait_for_more(_ON_FEWER_STEPS)
+    with _noticed(job):
+        node.kill()
     node.start()
     _whole_again(job)
     return node.host.name
 
 
 def node_stopped(job: Job, draw: Generator) -> str:
-    """A host hangs; when the job has gone on without it, it wakes up."""
+    """A host hangs; when the job has noticed, it wakes up."""
     host = job.site.hosts[_a_node(job, draw)]
-    host.stop()
-    job.wait_for_more(_ON_FEWER_STEPS)
+    with _noticed(job):
+        host.stop()
     host.resume()
     _whole_again(job)
     return host.name
 
 
 def link_cut(job: Job, draw: Generator) -> str:
-    """A host's cable is pulled; when the job has gone on without it, it is plugged in again."""
+    """A host's cable is pulled; when the job has noticed, it is plugged in again."""
     host = job.site.hosts[_a_node(job, draw)]
-    host.cut()
-    job.wait_for_more(_ON_FEWER_STEPS)
+    with _noticed(job):
+        host.cut()
     host.restore()
     _whole_again(job)
     return host.name
@@ -158,6 +158,16 @@ def _a_worker(job: Job, draw: Generator) -> tuple[int, int, str]:
 def _a_node(job: Job, draw: Generator) -> str:
     _whole_again(job)
     return sorted(job.site.nodes)[int(draw.integers(len(job.site.nodes)))]
+
+
+@contextlib.contextmanager
+def _noticed(job: Job) -> Iterator[None]:
+    """Until the job has given up its workers; one that may go on with fewer makes some steps so."""
+    before = job.restarts
+    yield
+    wait_until(lambda: job.restarts > before or job.ended, "the job to notice")
+    if job.config.cluster.fewest < job.config.cluster.workers:
+        job.wait_for_more(_ON_FEWER_STEPS)
 
 
 def _whole_again(job: Job) -> None:

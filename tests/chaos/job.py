@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from configs import Config, load_config
 from tests.chaos.services import BIN, Site, wait_until
 
@@ -89,6 +91,11 @@ class Job:
         """What the command printed."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
+    @property
+    def restarts(self) -> int:
+        """How often it said that its workers are started again."""
+        return self.output.count("restarting the workers")
+
     def wait(self, seconds: float) -> int:
         """The exit code.
 
@@ -145,15 +152,16 @@ class Job:
             raise RuntimeError(f"{self.name} ended before {what}:\n{self.tail()}")
 
     def workers(self) -> dict[int, tuple[int, str]]:
-        """Of every rank that is alive, the process and the host: whoever writes the rank's log."""
-        found = {}
+        """Of every rank that is alive, the process and the host: the youngest that writes the rank's log."""
+        found = []
         for name, node in self.site.nodes.items():
             for pid in node.host.pids():
-                with contextlib.suppress(OSError, ValueError):
+                with contextlib.suppress(OSError, ValueError, psutil.NoSuchProcess):
                     target = Path(os.readlink(f"/proc/{pid}/fd/1"))
                     if target.parent == self.folder / "logs" and target.name.startswith("rank-"):
-                        found[int(target.stem.removeprefix("rank-"))] = (pid, name)
-        return found
+                        rank = int(target.stem.removeprefix("rank-"))
+                        found.append((psutil.Process(pid).create_time(), rank, pid, name))
+        return {rank: (pid, name) for _, rank, pid, name in sorted(found)}
 
     def kill(self) -> None:
         """End whatever is left of the command."""

@@ -12,6 +12,10 @@ SAME_COURSE = 1e-6
 """Relative difference of losses that were summed in another order, by another number of workers."""
 
 
+NEXT = 5
+"""Steps after a change of the number of workers that are compared so: later, the difference has grown."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Two runs' losses, step by step, as each step was done last.
@@ -20,7 +24,8 @@ class Comparison:
         steps: how many.
         equal: of these, the same bits.
         first_other: the first step that is not, if any.
-        worst: the largest relative difference.
+        worst: the largest relative difference; small ones grow, as training is chaotic.
+        next_worst: the largest in the first `NEXT` steps from `first_other` on.
         again: steps of the disturbed run that were done again.
         again_worst: the largest relative difference between two times of doing one step.
     """
@@ -29,6 +34,7 @@ class Comparison:
     equal: int
     first_other: int | None
     worst: float
+    next_worst: float
     again: int
     again_worst: float
 
@@ -48,7 +54,8 @@ def compare(disturbed: Reports, calm: Reports) -> Comparison:
         len(pairs),
         len(pairs) - len(other),
         min(other, default=None),
-        max(_difference(left, right) for left, right in pairs.values()),
+        max(_difference(*pair) for pair in pairs.values()),
+        max((_difference(*pairs[step]) for step in pairs if other and 0 <= step - min(other) < NEXT), default=0.0),
         len(twice),
         max((_difference(values[0], value) for values in twice for value in values), default=0.0),
     )

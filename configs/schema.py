@@ -190,6 +190,9 @@ class CheckpointConfig(Section):
         default="psnr", description="metric whose best stays too, of those evaluated; or none"
     )
     tolerated: int = Field(default=2, ge=0, description="saves in a row that may fail before the run does")
+    local: str | None = Field(
+        default=None, description="folder on every node (/dev/shm/headway) that keeps its part of the newest save too"
+    )
 
 
 class EvaluationConfig(Section):

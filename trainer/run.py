@@ -63,6 +63,7 @@ class Run:
             background=config.checkpoint.background,
             tolerated=config.checkpoint.tolerated,
             stalled=lambda: self.ledger("checkpoint_stall"),
+            local=config.checkpoint.local and f"{config.checkpoint.local.rstrip('/')}/{config.run.name}",
         )
         self.clock = Stopwatch(self.world.device)
         self.forward = CountedForward(self.engine)
@@ -235,6 +236,8 @@ class Run:
         if self.finished and self._evaluated_at != self.engine.steps:
             self.evaluate()
         self.saver.wait()
+        if self.finished:
+            self.saver.forget()
         self.reporter.announce("done", self.engine.steps)
 
     def results(self) -> dict[str, Any]:
@@ -267,7 +270,7 @@ class Run:
         self.reporter.close(status)
 
     def _restore(self) -> None:
-        found = checkpoint.load_newest(self.engines, self.config.checkpoints)
+        found = checkpoint.load_newest(self.engines, self.config.checkpoints, self.saver.local)
         if found is None:
             if self.config.run.start_from:
                 checkpoint.start_from(self.engines, self.config.run.start_from)
@@ -290,7 +293,9 @@ class Run:
         """Weights and optimisers of the newest checkpoint, data from here on."""
         self.reporter.announce("rolling back", self.engine.steps)
         self.saver.settle()
-        found = checkpoint.load_newest(self.engines, self.config.checkpoints) if self.sentinel.may_roll_back() else None
+        if not self.sentinel.may_roll_back():
+            raise Diverged(why)
+        found = checkpoint.load_newest(self.engines, self.config.checkpoints, self.saver.local)
         if found is None:
             raise Diverged(why)
         self.sentinel.restore(found[1].get("sentinel", {}))

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from configs import UserError
 from trainer.checkpoint import describe, latest, randomness, step_directory
 from trainer.checkpoint.loading import Pieces, check_architecture
-from trainer.checkpoint.manifest import EngineRecord, Manifest, Parameter, check_coverage, read_manifest, verify
+from trainer.checkpoint.manifest import EngineRecord, Manifest, Parameter, check_coverage, read_manifest
 from trainer.checkpoint.shards import ShardReader, write_shard
+from trainer.checkpoint.sources import Sources
 from trainer.checkpoint.storage import Folder
 
 
@@ -158,7 +159,8 @@ def test_any_slice_of_any_cut_reads_back(cuts: set[int], a: int, b: int) -> None
     folder = Folder("memory://cuts")
     low, high = sorted((a, b))
     out = torch.full((high - low,), torch.nan)
-    with Pieces(folder, read_manifest(folder), "model") as pieces:
+    manifest = read_manifest(folder)
+    with Pieces(Sources(folder, manifest.shards), manifest, "model") as pieces:
         pieces.read("w", "master", low, out)
     assert torch.equal(out, weight[low:high])
 
@@ -214,7 +216,7 @@ def test_damaged_shards_are_named(tmp_path: Path) -> None:
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     manifest = describe(str(tmp_path))
     with pytest.raises(UserError, match=shard.name):
-        verify(Folder(str(tmp_path)), manifest.shards)
+        Sources(Folder(str(tmp_path)), manifest.shards).verify(0)
     shard.write_bytes(whole[:-1])
     with pytest.raises(UserError, match=shard.name):
         describe(str(tmp_path))

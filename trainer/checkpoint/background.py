@@ -11,6 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from trainer.checkpoint.local import LocalCopies
 from trainer.checkpoint.retention import Retention, prune, step_directory
 from trainer.checkpoint.saving import publish
 from trainer.checkpoint.snapshot import Engines, Snapshot, take
@@ -31,6 +32,7 @@ class Saver:
         background: whether to write beside the training, or while it waits.
         tolerated: saves in a row that may fail.
         stalled: entered while an update waits for the copy that a save is still making.
+        local: folder of this run on this node that keeps the newest save's shards of its ranks; as `LocalCopies`.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class Saver:
         background: bool = True,
         tolerated: int = 2,
         stalled: Stalled = nullcontext,
+        local: str | None = None,
     ) -> None:
         self.folder, self.newest = folder, ""
         self.seconds = 0.0
         """What the last one took, from the copy to its commit."""
         self._retention, self._tolerated = retention or Retention(), tolerated
-        self._staging = Staging(stalled)
+        self._staging, self._copies = Staging(stalled), LocalCopies(local) if local else None
+        self.local = local
         self._group = second_group() if background else None
         self._writing: _Writing | None = None
         self._failures: list[Exception] = []
@@ -86,6 +90,12 @@ class Saver:
         if self._failures:
             raise self._failures[-1]
 
+    def forget(self) -> None:
+        """Remove this node's copies: nothing will go on from them."""
+        self.settle()
+        if self._copies is not None:
+            self._copies.clear()
+
     def settle(self) -> None:
         """Wait for the save under way, if there is one, and take note of how it ended; on every rank alike."""
         writing, self._writing = self._writing, None
@@ -102,7 +112,9 @@ class Saver:
             log.warning("the checkpoint %s was not saved: %s", writing.directory, writing.failure)
 
     def _publish(self, snapshot: Snapshot) -> None:
-        publish(snapshot, step_directory(self.folder, snapshot.step), self._group)
+        name = publish(snapshot, step_directory(self.folder, snapshot.step), self._group)
+        if self._copies is not None:
+            self._copies.keep(name, snapshot.tensors)
         if dist.get_rank() == 0:
             try:
                 prune(self.folder, self._retention)

@@ -24,25 +24,30 @@ from trainer.checkpoint.manifest import (
     buffer_key,
     piece_key,
     read_manifest,
-    verify,
 )
 from trainer.checkpoint.retention import committed, step_directory
 from trainer.checkpoint.shards import ShardReader
 from trainer.checkpoint.snapshot import Engines, named, persistent_buffers, shapes_of
+from trainer.checkpoint.sources import Sources
 from trainer.checkpoint.storage import Folder
-from trainer.distributed import broadcast_object, raise_together
+from trainer.distributed import broadcast_object, gather_objects, raise_together
 from trainer.engine import MODEL, Engine
 
 Shapes = dict[str, tuple[int, ...]]
 log = logging.getLogger(__name__)
 
 
-def load(engines: Engines, directory: str) -> dict[str, Any]:
+def load(engines: Engines, directory: str, local: str | None = None) -> dict[str, Any]:
     """Put engines where a checkpoint stands, at any world size, ZeRO stage and precision. Collective.
 
     Masters, optimiser state and average are exactly those saved; at the world size and stage of the save, training
     goes on bitwise as if it had not stopped. Random generators are restored where the world size is that of the save.
     Hyper-parameters come from the engines' configs, not from the checkpoint.
+
+    Args:
+        engines: by name, or the model's.
+        directory: path or fsspec URL of the checkpoint.
+        local: folder of this node's copies of shards, read where they are what the manifest names.
 
     Returns:
         The `state` that was saved.
@@ -52,20 +57,22 @@ def load(engines: Engines, directory: str) -> dict[str, Any]:
             every rank.
     """
     engines, folder = named(engines), Folder(directory)
-    manifest = _together(lambda: _examine(folder, engines, engines, moments=True))
+    manifest, sources = _examine_together(folder, engines, engines, moments=True, local=local)
     for name, engine in engines.items():
         record = manifest.engines[name]
-        _put(engine, folder, manifest, name, moments=True)
+        _put(engine, sources, manifest, name, moments=True)
         engine.steps = record.steps
         engine.deepspeed.global_steps = record.steps
         engine.deepspeed.micro_steps = 0
     if manifest.world_size == dist.get_world_size():
-        with Pieces(folder, manifest, MODEL) as pieces:
+        with Pieces(sources, manifest, MODEL) as pieces:
             _together(lambda: randomness.restore(pieces.randomness(dist.get_rank())))
+    if local is not None:
+        log.info("%s: %d shards came from %s", directory, len(sources.copies), local)
     return manifest.state
 
 
-def load_newest(engines: Engines, folder: str) -> tuple[str, dict[str, Any]] | None:
+def load_newest(engines: Engines, folder: str, local: str | None = None) -> tuple[str, dict[str, Any]] | None:
     """Put engines where the newest whole checkpoint of a run stands; damaged ones are passed over, saying so.
 
     Collective. A folder whose save never ended is no checkpoint and is passed over in silence.
@@ -81,7 +88,7 @@ def load_newest(engines: Engines, folder: str) -> tuple[str, dict[str, Any]] | N
     for step in reversed(broadcast_object(committed(folder) if dist.get_rank() == 0 else [])):
         directory = step_directory(folder, step)
         try:
-            return directory, load(engines, directory)
+            return directory, load(engines, directory, local)
         except Damaged as error:
             log.warning("%s; looking for an older checkpoint", error)
             damage = damage or error
@@ -102,28 +109,32 @@ def start_from(engines: Engines, directory: str) -> list[str]:
         UserError: as `load`, but for engines that the checkpoint does not have and for other optimisers.
     """
     engines, folder = named(engines), Folder(directory)
-    manifest = _together(lambda: _examine(folder, engines, {MODEL: engines[MODEL]}, moments=False))
+    manifest, sources = _examine_together(folder, engines, {MODEL: engines[MODEL]}, moments=False)
     found = [name for name in engines if name in manifest.engines]
     for name in found:
-        _put(engines[name], folder, manifest, name, moments=False)
+        _put(engines[name], sources, manifest, name, moments=False)
     return found
 
 
-def _put(engine: Engine, folder: Folder, manifest: Manifest, name: str, moments: bool) -> None:
+def _put(engine: Engine, sources: Sources, manifest: Manifest, name: str, moments: bool) -> None:
     """Weights and buffers of one engine, and its moments and average if asked."""
     record = manifest.engines[name]
     engine.settle()
-    with Pieces(folder, manifest, name) as pieces:
+    buffers = persistent_buffers(engine.module)
+    with Pieces(sources, manifest, name) as pieces:
         with engine.masters.published():
             _together(lambda: _fill(engine, record, pieces, moments))
-        _together(lambda: _fill_buffers(engine, pieces))
+        # All are in one shard, which is not near the other ranks.
+        found = _together(lambda: {name: pieces.buffer(name) for name in buffers} if dist.get_rank() == 0 else {})
+    for key, value in broadcast_object(found).items():
+        buffers[key].copy_(value)
 
 
 class Pieces:
     """Slices of a checkpoint's parameters, read from the files they happen to lie in."""
 
-    def __init__(self, folder: Folder, manifest: Manifest, engine: str) -> None:
-        self._folder, self._manifest, self._engine = folder, manifest, engine
+    def __init__(self, sources: Sources, manifest: Manifest, engine: str) -> None:
+        self._sources, self._manifest, self._engine = sources, manifest, engine
         self._stack = ExitStack()
         self._open: dict[int, ShardReader] = {}
         self._sorted: dict[str, list[tuple[int, int, int]]] = {}
@@ -161,17 +172,56 @@ class Pieces:
     @contextmanager
     def _shard(self, index: int) -> Iterator[ShardReader]:
         """A file, opened once; one that does not hold what the manifest says is damaged, whatever the cause."""
-        file = self._manifest.shards[index].file
         try:
             if index not in self._open:
-                self._open[index] = self._stack.enter_context(ShardReader(self._folder, file))
+                self._open[index] = self._stack.enter_context(self._sources.open(index))
             yield self._open[index]
         except (KeyError, ValueError, EOFError) as error:
-            raise Damaged(f"damaged: {error}", where=f"{self._folder.url}/{file}") from None
+            raise Damaged(f"damaged: {error}", where=self._sources.place(index)) from None
+
+
+def _examine_together(
+    folder: Folder, engines: Mapping[str, Engine], needed: Iterable[str], moments: bool, local: str | None = None
+) -> tuple[Manifest, Sources]:
+    """Read the manifest, compare models, and verify the files, shared out among the ranks; what to read them from."""
+    manifest: Manifest = _together(lambda: _examine(folder, engines, needed, moments))
+    sources = Sources(folder, manifest.shards, Folder(local) if local else None, hold=True)
+    read = _to_read(engines, manifest)
+    _together(lambda: sources.find_near(read))
+    missing = gather_objects(read - sources.copies)
+    shares = broadcast_object(_share_out(missing) if missing else [])
+    _together(lambda: [sources.verify(index) for index in shares[dist.get_rank()]])
+    sources.trust(index for share in shares for index in share)
+    return manifest, sources
+
+
+def _to_read(engines: Mapping[str, Engine], manifest: Manifest) -> set[int]:
+    """Shards that this rank is going to read."""
+    rank = dist.get_rank()
+    found = {0} if rank == 0 else set[int]()  # the buffers
+    if manifest.world_size == dist.get_world_size():
+        found.add(rank)  # its random generators
+    for name in engines.keys() & manifest.engines.keys():
+        parameters = manifest.engines[name].parameters
+        for fragment in engines[name].masters.fragments:
+            end = fragment.start + fragment.numel
+            for start, numel, shard in parameters[fragment.name].pieces:
+                if start < end and fragment.start < start + numel:
+                    found.add(shard)
+    return found
+
+
+def _share_out(missing: list[set[int]]) -> list[list[int]]:
+    """Who verifies what: each shard that ranks miss goes to one of them, for it need not read it twice."""
+    shares: list[list[int]] = [[] for _ in missing]
+    for shard in sorted(set().union(*missing)):
+        takers = [rank for rank, indices in enumerate(missing) if shard in indices]
+        shares[shard if shard in takers else takers[shard % len(takers)]].append(shard)
+    return shares
 
 
 def _examine(folder: Folder, engines: Mapping[str, Engine], needed: Iterable[str], moments: bool) -> Manifest:
-    """Read the manifest, compare models, and verify this rank's share of the files."""
+    """Read the manifest and compare models."""
     manifest = read_manifest(folder)
     absent = [name for name in needed if name not in manifest.engines]
     if absent:
@@ -184,7 +234,6 @@ def _examine(folder: Folder, engines: Mapping[str, Engine], needed: Iterable[str
         saved, wanted = manifest.engines[name].optimizer, type(engine.masters.optimizer).__name__
         if moments and saved != wanted:
             raise UserError(f"holds the state of {saved}", where=folder.url, hint=f"optimizer.name asks for {wanted}")
-    verify(folder, manifest.shards[dist.get_rank() :: dist.get_world_size()])
     return manifest
 
 
@@ -263,11 +312,6 @@ def _make_room(engine: Engine, record: EngineRecord) -> None:
             state["step"] = torch.tensor(step, dtype=torch.float32, device=owner.device)
         if not state:
             del masters.optimizer.state[owner]
-
-
-def _fill_buffers(engine: Engine, pieces: Pieces) -> None:
-    for name, buffer in persistent_buffers(engine.module).items():
-        buffer.copy_(pieces.buffer(name))
 
 
 def _moments(parameter: Parameter) -> list[str]:

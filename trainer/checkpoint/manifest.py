@@ -186,18 +186,6 @@ def read_manifest(folder: Folder) -> Manifest:
     return manifest
 
 
-def verify(folder: Folder, shards: list[Shard]) -> None:
-    """Read whole files and compare their digests.
-
-    Raises:
-        Damaged: naming the file.
-    """
-    for shard in shards:
-        if folder.digest(shard.file) != shard.sha256:
-            where = f"{folder.url}/{shard.file}"
-            raise Damaged("damaged: its content is not what was written (SHA-256 differs)", where=where)
-
-
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

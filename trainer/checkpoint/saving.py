@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import secrets
 import subprocess
 from contextlib import suppress
@@ -17,7 +16,7 @@ import torch.distributed as dist
 
 from configs import dump_config
 from trainer.checkpoint.manifest import MANIFEST, EngineRecord, Manifest, Parameter
-from trainer.checkpoint.shards import nbytes, write_shard
+from trainer.checkpoint.shards import SHARD, nbytes, write_shard
 from trainer.checkpoint.snapshot import Engines, Snapshot, take
 from trainer.checkpoint.staging import Tensors
 from trainer.checkpoint.storage import Folder, Written
@@ -29,8 +28,6 @@ from trainer.distributed import (
     gather_objects,
     raise_together,
 )
-
-SHARD = re.compile(r"^shard-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors$")
 
 
 def save(engines: Engines, directory: str, state: dict[str, Any]) -> None:
@@ -48,10 +45,13 @@ def save(engines: Engines, directory: str, state: dict[str, Any]) -> None:
     publish(take(engines, state), directory)
 
 
-def publish(snapshot: Snapshot, directory: str, group: Group = None) -> None:
+def publish(snapshot: Snapshot, directory: str, group: Group = None) -> str:
     """Make every rank's snapshot a checkpoint. Collective over `group`; may run in a thread of its own.
 
     Whoever reads `directory` meanwhile sees what was there before; if it fails on any rank, nothing of it stays.
+
+    Returns:
+        the name of this rank's shard.
 
     Raises:
         UserError: no room, or no permission; on every rank.
@@ -71,6 +71,7 @@ def publish(snapshot: Snapshot, directory: str, group: Group = None) -> None:
     if failure is not None:
         folder.remove([name])
         raise failure
+    return name
 
 
 def _finish_copy(snapshot: Snapshot, group: Group) -> None:

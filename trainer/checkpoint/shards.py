@@ -7,6 +7,7 @@ gaps. Their library needs a local file to read slices and a second copy in memor
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from types import TracebackType
@@ -31,6 +32,8 @@ DTYPES = {
 }
 KINDS = {name: dtype for dtype, name in DTYPES.items()}
 LARGEST_HEADER = 2**30
+SHARD = re.compile(r"^shard-\d{5,}-of-\d{5,}-[0-9a-f]{8}\.safetensors$")
+"""Names of files; the digits at the end are those of one save."""
 
 
 def nbytes(tensors: dict[str, Tensor]) -> int:
@@ -57,11 +60,16 @@ def write_shard(folder: Folder, name: str, tensors: dict[str, Tensor]) -> Writte
 
 
 class ShardReader:
-    """Slices of the tensors in one file."""
+    """Slices of the tensors in one file.
 
-    def __init__(self, folder: Folder, name: str) -> None:
+    Args:
+        folder, name: where it lies.
+        file: the same, already open.
+    """
+
+    def __init__(self, folder: Folder, name: str, file: Any = None) -> None:
         self.name = name
-        self._file = folder.open(name)
+        self._file = folder.open(name) if file is None else file
         start = bytearray(8)
         read_exactly(self._file, 0, memoryview(start))
         (length,) = struct.unpack("<Q", start)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from configs import UserError
 from trainer.checkpoint.loading import Pieces
-from trainer.checkpoint.manifest import AVERAGE, MASTER, Manifest, read_manifest, verify
+from trainer.checkpoint.manifest import AVERAGE, MASTER, Manifest, read_manifest
 from trainer.checkpoint.retention import step_directory, steps_in
+from trainer.checkpoint.sources import Sources
 from trainer.checkpoint.storage import Folder
 from trainer.engine import MODEL
 
@@ -52,10 +53,12 @@ def load_weights(directory: str, *, ema: bool = True, engine: str = MODEL) -> di
     manifest = read_manifest(folder)
     if engine not in manifest.engines:
         raise UserError(f"holds no '{engine}'", where=directory, hint=f"it has: {', '.join(manifest.engines)}")
-    verify(folder, manifest.shards)
+    sources = Sources(folder, manifest.shards)
+    for index in range(len(manifest.shards)):
+        sources.verify(index)
     record = manifest.engines[engine]
     weights: dict[str, Tensor] = {}
-    with Pieces(folder, manifest, engine) as pieces:
+    with Pieces(sources, manifest, engine) as pieces:
         for name, parameter in record.parameters.items():
             kind = AVERAGE if ema and AVERAGE in parameter.kinds else MASTER
             flat = torch.empty(parameter.numel)

@@ -89,6 +89,22 @@ def test_it_is_one_run_over_restarts_syncs_and_a_server_that_comes_late(tmp_path
     assert steps(database, run_id) == list(range(91))
 
 
+def test_it_is_one_run_on_a_node_whose_disk_has_never_seen_it(tmp_path: Path, database: str) -> None:
+    """Nodes share no disk, the first one dies before any server was there, and a checkpoint holds the identity."""
+    first, second = tmp_path / "node-a" / "first", tmp_path / "node-b" / "first"
+    tracker = Tracker(config(closed_port()), first)
+    tracker.metrics({"loss": 0.0}, 0)
+    known = tracker.identity
+    assert known["run_id"] is None
+    tracker.close("FAILED", patience_seconds=0.2)
+    tracker = Tracker(config(database), second, known=known)
+    tracker.metrics({"loss": 1.0}, 1)
+    assert tracker.close("FINISHED", patience_seconds=60)
+    assert sync(first, database, "headway", "first").run_id == tracker.run_id
+    assert tracker.run_id is not None
+    assert steps(database, tracker.run_id) == [0, 1]
+
+
 @pytest.mark.parametrize("batches", [2, 7])
 def test_killed_half_way_and_run_again_it_doubles_nothing_and_loses_nothing(
     tmp_path: Path, database: str, batches: int

@@ -103,6 +103,7 @@ def test_it_is_one_run_on_a_node_whose_disk_has_never_seen_it(tmp_path: Path, da
     assert sync(first, database, "headway", "first").run_id == tracker.run_id
     assert tracker.run_id is not None
     assert steps(database, tracker.run_id) == [0, 1]
+    assert client(database).get_run(tracker.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("batches", [2, 7])

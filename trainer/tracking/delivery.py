@@ -128,6 +128,6 @@ def _hand_over(store: Store, spool: Spool, records: list[dict[str, Any]]) -> Non
                 store.file(path, first["folder"])
                 shutil.rmtree(path.parent, ignore_errors=True)
         case "start":
-            store.start()
+            store.start(first["at"])
         case "end":
             store.end(first["status"], first["at"])

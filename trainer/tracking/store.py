@@ -88,13 +88,20 @@ class Store:
         else:
             self._client.log_artifact(self.run_id, str(path), folder)
 
-    def start(self) -> None:
-        """Mark the run as running, also after an end."""
-        self._client.update_run(self.run_id, "RUNNING")
+    def start(self, at: int) -> None:
+        """Mark the run as running since `at` milliseconds since the epoch, also after an end before that."""
+        if not self._ended_after(at):
+            self._client.update_run(self.run_id, "RUNNING")
 
     def end(self, status: str, at: int) -> None:
         """Mark the run `FINISHED`, `FAILED` or `KILLED` at `at` milliseconds since the epoch."""
-        self._client.set_terminated(self.run_id, status, end_time=at)
+        if not self._ended_after(at):
+            self._client.set_terminated(self.run_id, status, end_time=at)
+
+    def _ended_after(self, at: int) -> bool:
+        """Lines may come late or again: from another node's spool, or from one that is sent from its beginning."""
+        ended = self._client.get_run(self.run_id).info.end_time
+        return ended is not None and ended > at
 
     def answers(self) -> bool:
         """Whether the server is there and knows the run."""

@@ -64,7 +64,12 @@ class Budget(FailurePolicy):
         if any(isinstance(error, FINAL) for error in errors.values()):
             return FailureDecision.RAISE
         self._starts.none()
-        self._tell(errors, training_failed_error)
+        decision = self._of_workers(errors, news)
+        if decision == FailureDecision.RETRY:
+            self._tell(errors, training_failed_error)
+        return decision
+
+    def _of_workers(self, errors: Mapping[int, Exception], news: News) -> FailureDecision:
         if any(isinstance(error, Paused) for error in errors.values()):
             return self._preemptions.one()
         if news.began > self._began:

@@ -18,7 +18,7 @@ from trainer.checkpoint import Saver
 from trainer.checkpoint.staging import Copy, Staging
 
 LAYOUTS = [{"zero_stage": stage, "precision": "fp32"} for stage in range(4)]
-LAYOUTS += [{"zero_stage": stage, "precision": "bf16"} for stage in (0, 1, 3)]
+LAYOUTS += [{"zero_stage": stage, "precision": "bf16"} for stage in (0, 1, 3)] + [{"zero_stage": 2, "offload": "cpu"}]
 
 
 def late_copies() -> threading.Event:

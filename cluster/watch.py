@@ -104,9 +104,8 @@ class Judge:
             if rank in before and beat.step > before[rank].step
         }
         lines = []
+        usual = statistics.median_low(costs.values()) if costs else 0.0
         for rank, cost in costs.items():
-            others = [other for of, other in costs.items() if of != rank]
-            usual = statistics.median(others) if others else cost
             if cost > self._slow * usual and rank not in self._told:
                 self._told.add(rank)
                 lines.append(

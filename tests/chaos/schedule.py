@@ -12,6 +12,8 @@ from numpy.random import Generator
 from tests.chaos.faults import FAULTS
 from tests.chaos.job import Job
 
+_BETWEEN_STEPS = 6
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -69,7 +71,7 @@ def conduct(job: Job, course: Sequence[Planned], seed: int) -> list[Struck]:
         job.wait_for_step(planned.step)
         at, began = job.step, time.monotonic()
         what = FAULTS[planned.name](job, _draw(seed, number))
-        job.wait_for_more(2)
+        job.wait_for_more(_BETWEEN_STEPS)  # where services boot slowly, the next one's step has gone by
         struck.append(Struck(planned, at, what, time.monotonic() - began))
         print(struck[-1], flush=True)
     return struck

@@ -6,7 +6,8 @@ One process, a network of the size asked for with Adam's moments and a moving av
 one run: seconds that the training stands still for a save (in `save`, and where the next update waits for the copy),
 until it is committed, and of a training step alone and beside a save. Then loading takes turns: ours, with all digests
 verified, and peers that verify nothing: torch.load of one plain file, torch.distributed.checkpoint, and DeepSpeed's
-own; ours and torch.load from an S3 server too. Files were read before, so they come from memory.
+own; ours and torch.load from an S3 server too, ours also with a copy on the node (checkpoint.local). Files were read
+before, so they come from memory.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def saves(engine: Engine, folder: str, arguments: argparse.Namespace) -> tuple[F
 
 def loads(engine: Engine, newest: str, folder: str, bucket: str, turns: int) -> Figures:
     """Seconds until the engine stands where it was saved, from each kind of checkpoint of the same state."""
-    checkpoint.save(engine, f"{bucket}/step-00000001", {})
+    saver = Saver(bucket, background=False, local=f"{folder}/near")
+    saver.save(engine, {})
     plain, far = f"{folder}/plain.pt", f"{bucket}/plain.pt"
     torch.save(everything(engine), plain)
     fsspec.filesystem("s3").put_file(plain, far)
@@ -114,7 +116,8 @@ def loads(engine: Engine, newest: str, folder: str, bucket: str, turns: int) -> 
         "load from a folder: torch.load": lambda: put(engine, torch.load(plain, weights_only=True)),
         "load from a folder: DCP": lambda: load_dcp(everything(engine), checkpoint_id=f"{folder}/dcp"),
         "load from a folder: DeepSpeed": lambda: engine.deepspeed.load_checkpoint(f"{folder}/deepspeed", tag="one"),
-        "load from S3: ours, verified": lambda: checkpoint.load(engine, f"{bucket}/step-00000001"),
+        "load from S3: ours, verified": lambda: checkpoint.load(engine, saver.newest),
+        "load from S3: ours, copy on the node": lambda: checkpoint.load(engine, saver.newest, saver.local),
         "load from S3: torch.load": lambda: put(engine, from_store(far)),
     }
     found: dict[str, list[float]] = {}

@@ -70,7 +70,7 @@ class Staging:
         """Begin to copy; the copy before is overwritten.
 
         Args:
-            early: what may change at any moment, copied before this returns.
+            early: what may change at any moment; copied before this returns, on a GPU to elsewhere on it at first.
             late: what stays as it is until the copy's `wait`.
 
         Returns:
@@ -78,9 +78,10 @@ class Staging:
         """
         sources = early | late
         self._kept = {key: self._room(key, tensor) for key, tensor in sources.items()}
-        for key, tensor in early.items():
-            self._kept[key].copy_(tensor.detach())
-        return self._kept, Copy(late, self._kept, self._stalled)
+        of_gpu = {key: tensor.detach().clone() for key, tensor in early.items() if tensor.is_cuda}
+        for key in early.keys() - of_gpu.keys():
+            self._kept[key].copy_(early[key].detach())
+        return self._kept, Copy(late | of_gpu, self._kept, self._stalled)
 
     def _room(self, key: str, tensor: Tensor) -> Tensor:
         kept = self._kept.get(key)

@@ -1,6 +1,6 @@
 """How long after a fault does a job on three hosts train again, and what does the time go into?
 
-    python benchmarks/recovery.py [--json] [--repeats 5] [--plain 2] [--only worker_killed,node_killed]
+    python benchmarks/recovery.py [--json] [--repeats 5] [--defaults 2] [--only worker_killed,node_killed]
 
 Hosts in network namespaces, a real S3 server and a real MLflow, as `make chaos` has them (tests/chaos); root on Linux.
 Four faults take turns on one job that trains: a worker is killed, a node is killed, a node's link is cut, a worker is
@@ -8,166 +8,27 @@ stopped. Watched from outside, twenty times a second: until the job says what is
 code (Ray has placed them and they have imported it), and until a step is reported. After each the world is mended, and
 the job has all its workers again before the next.
 
-Then the same with Ray Train as its documentation has it (benchmarks/_plain_train.py), whose model is nothing.
+Then the same with Ray Train as its documentation has it (benchmarks/_default_train.py), around the same loop.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import signal
 import sys
-import tempfile
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+from _jobs import MISSING, SETTINGS, STRIKES, Defaults, Ours, Subject, is_whole, prepared, running
 from _report import finish, median_and_spread
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from data.synth import synthesise
-from tests.chaos.hosts import why_not
-from tests.chaos.job import Data, Job
-from tests.chaos.services import Site, site, why_no_store
-
-WORKERS = 3
 TARGETS = {"worker_killed": 15.0, "node_killed": 45.0, "link_cut": 60.0, "worker_stopped": 30.0}
 """Seconds: until it trains again; for a stopped worker, until it is named."""
 PHASES = ("named", "started", "trained")
-TROUBLE = ("no sign of life", "no step for", "restarting the workers")
 _LOOK_EVERY_SECONDS = 0.05
 Times = dict[str, float | None]
-
-
-class Subject(ABC):
-    """A job under test."""
-
-    def __init__(self, place: Site) -> None:
-        self.place = place
-
-    @abstractmethod
-    def workers(self) -> dict[int, tuple[int, str]]:
-        """Process and host of each that lives, by rank or any number."""
-
-    @abstractmethod
-    def marks(self) -> dict[str, Any]:
-        """For each of `PHASES` that can be seen, in order, something that changes when it is reached."""
-
-    @abstractmethod
-    def end(self) -> None:
-        """Kill it."""
-
-    def whole(self) -> bool:
-        """Whether every node has a worker."""
-        return {host for _, host in self.workers().values()} == set(self.place.nodes)
-
-
-class Ours(Subject):
-    """`headway train`."""
-
-    def __init__(self, place: Site, data: Data, checkpoints: str) -> None:
-        super().__init__(place)
-        settings = [f"cluster.workers={WORKERS}", "cluster.min_workers=1", "cluster.grow_seconds=3"]
-        settings += ["cluster.max_failures=-1", "trainer.steps=1000000", f"checkpoint.url={checkpoints}"]
-        self.job = Job(place, "recovery", data, settings).start()
-
-    def workers(self) -> dict[int, tuple[int, str]]:
-        """See `Subject`."""
-        return self.job.workers()
-
-    def marks(self) -> dict[str, Any]:
-        """What the command says of trouble, the heading of every attempt in rank 0's log, and reports of steps."""
-        log = self.job.folder / "logs" / "rank-0.log"
-        return {
-            "named": sum(self.job.output.count(words) for words in TROUBLE),
-            "started": log.read_bytes().count(b"--- rank 0") if log.exists() else 0,
-            "trained": self.job.steps_reported,
-        }
-
-    def end(self) -> None:
-        """See `Subject`."""
-        self.job.kill()
-
-
-class Plain(Subject):
-    """Ray Train by itself."""
-
-    def __init__(self, place: Site, name: str) -> None:
-        super().__init__(place)
-        self.folder = place.folder / name
-        self.folder.mkdir()
-        with (self.folder / "log").open("wb") as log:
-            script = Path(__file__).parent / "_plain_train.py"
-            command = [sys.executable, script, place.head.address, self.folder]
-            self.process = place.head.host.start(command, place.env, log)
-
-    def workers(self) -> dict[int, tuple[int, str]]:
-        """Numbered in no order."""
-        found = []
-        for name, node in self.place.nodes.items():
-            for pid in node.host.pids():
-                with contextlib.suppress(OSError):
-                    if b"RayTrainWorker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        found.append((pid, name))
-        return dict(enumerate(found))
-
-    def marks(self) -> dict[str, Any]:
-        """Only that another process than before has made a step."""
-        steps = self.folder / "steps"
-        lines = steps.read_text().splitlines() if steps.exists() else []
-        return {"trained": lines[-1].split()[0] if lines else None}
-
-    def end(self) -> None:
-        """See `Subject`."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def worker_killed(subject: Subject, turn: int) -> Callable[[], None]:
-    """SIGKILL to a worker; nothing to mend."""
-    pid, _ = subject.workers()[turn % WORKERS]
-    os.kill(pid, signal.SIGKILL)
-    return lambda: None
-
-
-def worker_stopped(subject: Subject, turn: int) -> Callable[[], None]:
-    """SIGSTOP to a worker; who has not ended it by then is ended to mend it."""
-    pid, name = subject.workers()[turn % WORKERS]
-    os.kill(pid, signal.SIGSTOP)
-
-    def mend() -> None:
-        if pid in subject.place.hosts[name].pids():
-            os.kill(pid, signal.SIGKILL)
-
-    return mend
-
-
-def node_killed(subject: Subject, turn: int) -> Callable[[], None]:
-    """A host without power; it boots again afterwards."""
-    node = list(subject.place.nodes.values())[turn % WORKERS]
-    node.kill()
-    return node.start
-
-
-def link_cut(subject: Subject, turn: int) -> Callable[[], None]:
-    """A host without its cable; it is plugged in again afterwards, and the host started anew."""
-    node = list(subject.place.nodes.values())[turn % WORKERS]
-    node.host.cut()
-
-    def mend() -> None:
-        node.host.restore()
-        node.kill()
-        node.start()
-
-    return mend
-
-
-STRIKES = {strike.__name__: strike for strike in (worker_killed, node_killed, link_cut, worker_stopped)}
 
 
 def recover(subject: Subject, name: str, turn: int, limit: float) -> Times:
@@ -176,7 +37,7 @@ def recover(subject: Subject, name: str, turn: int, limit: float) -> Times:
     Returns:
         Seconds from the fault until each of `PHASES`; None where it was not seen within `limit`.
     """
-    if wait(lambda: subject.whole() and moves(subject), 600) is None:
+    if wait(lambda: is_whole(subject) and moves(subject), 600) is None:
         raise TimeoutError("the job has not got all its workers again")
     marks, began = subject.marks(), time.monotonic()
     times: Times = dict.fromkeys(PHASES)
@@ -213,17 +74,6 @@ def wait(true: Callable[[], object], limit: float, began: float | None = None) -
     return time.monotonic() - began
 
 
-def measure(subject: Subject, names: list[str], repeats: int, limit: float) -> dict[str, list[Times]]:
-    """Every fault, in turns."""
-    found: dict[str, list[Times]] = {name: [] for name in names}
-    for turn in range(repeats):
-        for name in names:
-            found[name].append(recover(subject, name, turn, limit))
-            shown = ", ".join(f"{phase} {format_seconds(value)}" for phase, value in found[name][-1].items())
-            print(f"{type(subject).__name__.lower()} {name}: {shown}", flush=True)
-    return found
-
-
 def summary(found: dict[str, list[Times]]) -> dict[str, Any]:
     """Median and spread of every phase; where a fault was not got over each time, how often."""
     figures: dict[str, Any] = {}
@@ -236,7 +86,7 @@ def summary(found: dict[str, list[Times]]) -> dict[str, Any]:
     return figures
 
 
-def format_seconds(value: float | None) -> str:
+def shown(value: float | None) -> str:
     """Or that there is none."""
     return "never" if value is None else f"{value:.1f} s"
 
@@ -246,52 +96,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
     parser.add_argument("--repeats", type=int, default=5, help="of every fault")
-    parser.add_argument("--plain", type=int, default=2, help="repeats with Ray Train by itself; 0 leaves it out")
+    parser.add_argument("--defaults", type=int, default=2, help="repeats with Ray Train by itself; 0 leaves it out")
     parser.add_argument("--only", default=",".join(STRIKES), help="faults, with commas between")
     parser.add_argument("--limit", type=float, default=180.0, help="seconds after which a fault was not got over")
     arguments = parser.parse_args()
-    missing = why_not() or why_no_store()
-    if missing:
-        print(f"NOTE: nothing measured: {missing}")
+    if MISSING:
+        print(f"NOTE: nothing measured: {MISSING}")
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = arguments.only.split(",")
-    with tempfile.TemporaryDirectory() as folder:
-        people = Path(folder) / "train"
-        synthesise(str(people), 12, frames=4, image_size=(48, 48), workers=1)
-        with site(WORKERS) as place:
-            figures = {"ours": summary(of_ours(place, people, names, arguments))}
-        if arguments.plain:
-            with site(WORKERS) as place:
-                figures["plain"] = summary(of_plain(place, names, arguments))
+    figures = {"ours": summary(of_ours(names, arguments))}
+    if arguments.defaults:
+        figures["defaults"] = summary(of_defaults(names, arguments))
     report(figures)
     finish(figures, arguments.json)
 
 
-def of_ours(place: Site, people: Path, names: list[str], arguments: argparse.Namespace) -> dict[str, list[Times]]:
-    """Headway's job."""
-    place.store.upload(people, "people")
-    with ended(Ours(place, Data(people, "people"), f"{place.store.make_bucket('out')}/runs")) as subject:
-        return measure(subject, names, arguments.repeats, arguments.limit)
+def of_ours(names: list[str], arguments: argparse.Namespace) -> dict[str, list[Times]]:
+    """Headway's job: one, for all faults in turns."""
+    with prepared() as (place, data), running(Ours(place, "ours", data, SETTINGS)) as subject:
+        turns = [(name, turn) for turn in range(arguments.repeats) for name in names]
+        return gathered((name, recover(subject, name, turn, arguments.limit)) for name, turn in turns)
 
 
-def of_plain(place: Site, names: list[str], arguments: argparse.Namespace) -> dict[str, list[Times]]:
-    """Ray Train's; a job of its own for every fault, for it may never come back from one."""
-    found: dict[str, list[Times]] = {name: [] for name in names}
-    for turn in range(arguments.plain):
+def of_defaults(names: list[str], arguments: argparse.Namespace) -> dict[str, list[Times]]:
+    """Ray Train's: a job and hosts of its own for every fault, for it may never come back from one."""
+    found = []
+    for turn in range(arguments.defaults):
         for name in names:
-            with ended(Plain(place, f"{name}-{turn}")) as subject:
-                found[name] += measure(subject, [name], 1, arguments.limit)[name]
-    return found
+            with prepared() as (place, data), running(Defaults(place, "defaults", data, SETTINGS)) as subject:
+                found.append((name, recover(subject, name, turn, arguments.limit)))
+    return gathered(found)
 
 
-@contextlib.contextmanager
-def ended(subject: Subject) -> Iterator[Subject]:
-    """Its end at the end."""
-    try:
-        yield subject
-    finally:
-        subject.end()
+def gathered(found: Iterable[tuple[str, Times]]) -> dict[str, list[Times]]:
+    """By name, told as they come."""
+    by_name: dict[str, list[Times]] = {}
+    for name, times in found:
+        print(f"{name}: {', '.join(f'{phase} {shown(value)}' for phase, value in times.items())}", flush=True)
+        by_name.setdefault(name, []).append(times)
+    return by_name
 
 
 def report(figures: dict[str, Any]) -> None:
@@ -302,8 +146,8 @@ def report(figures: dict[str, Any]) -> None:
             name, phase = row.split(": ")
             counts = "named" if name == "worker_stopped" else "trained"
             wanted = f"{TARGETS[name]:.0f}" if phase == counts and who == "ours" else ""
-            shown = ["never" if found[key] is None else f"{found[key]:.1f}" for key in ("median", "iqr")]
-            print(f"{f'{who} {row}':<36}{shown[0]:>9}{shown[1]:>9}{found['repeats']:>6}/{found['of']}{wanted:>9}")
+            median, spread = (shown(found[key]) for key in ("median", "iqr"))
+            print(f"{f'{who} {row}':<36}{median:>9}{spread:>9}{found['repeats']:>6}/{found['of']}{wanted:>9}")
 
 
 if __name__ == "__main__":

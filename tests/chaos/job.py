@@ -47,7 +47,7 @@ class Data:
 
 
 class Job:
-    """One run of `headway-nano` on the site's cluster; the command runs on the head's host.
+    """One run of `headsup-nano` on the site's cluster; the command runs on the head's host.
 
     Args:
         site: where.
@@ -58,14 +58,15 @@ class Job:
     Attributes:
         folder: the run's; every host sees it, for the disk is one.
         reports: of its steps.
+        settings: all of them, over the preset `headsup-nano`.
     """
 
     def __init__(self, site: Site, name: str, data: Data, overrides: Sequence[str]) -> None:
         self.site, self.name, self.data = site, name, data
         self.folder = site.disk / name
         place = [f"run.dir={self.folder.parent}", f"tracking.uri={site.tracking.url}", f"data.train=s3://{data.bucket}"]
-        self._command = [BIN / "headway", "train", "headsup-nano", *SMALL, *place, *overrides, "--name", name]
-        self._command += ["--address", site.head.address]
+        self.settings = [*SMALL, *place, f"run.name={name}", *overrides]
+        self._command = [BIN / "headway", "train", "headsup-nano", *self.settings, "--address", site.head.address]
         self._log = site.folder / f"{name}.log"
         self.reports = Reports(self.folder)
         self._process: subprocess.Popen[bytes] | None = None

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from ranks import make_engine, run_ranks, train_steps
 from test_checkpoint_faults import message_of, small_disk  # noqa: F401 - a fixture
 
-from configs import UserError
+from configs import Config, UserError
 from trainer import checkpoint
 from trainer.checkpoint import Saver, storage
 from trainer.checkpoint.local import LocalCopies
 from trainer.checkpoint.storage import Folder
+from trainer.loop import train
+from trainer.observer import Silent
 
 
 def on_rank_0(work: Callable[[], Any]) -> None:
@@ -105,6 +107,25 @@ def dist_rank() -> int:
 
 def test_nodes_of_their_own_may_be_exchanged_and_nothing_unverified_is_read(tmp_path: Path) -> None:
     assert run_ranks(2, restart_on_two_nodes, f"{tmp_path}/run", f"{tmp_path}/near") == [[True] * 6] * 2
+
+
+class StopOnce(Silent):
+    """Asks for the end of a run after its first step."""
+
+    def should_stop(self) -> bool:
+        """At once."""
+        return True
+
+
+def test_a_run_goes_on_from_its_copies_and_leaves_none(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny("trainer.steps=2", f"checkpoint.local={tmp_path}/near")
+    near, far = tmp_path / "near" / config.run.name, Path(config.checkpoints) / "step-00000001"
+    assert train(config, StopOnce()).steps == 1
+    assert sorted(path.name for path in near.iterdir()) == sorted(path.name for path in far.glob("*.safetensors"))
+    spoil(str(far))
+    summary = train(config)
+    assert summary.finished
+    assert not near.exists()
 
 
 def load_in_another_layout(root: str, local: str) -> bool:

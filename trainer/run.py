@@ -75,6 +75,7 @@ class Run:
         self.reports: dict[str, StepReport] = {}
         self.rendered: Tensor | None = None
         self.untrained: dict[str, float] = {}
+        self._tracked: dict[str, Any] | None = None
         self.evaluation: Evaluation | None = None
         self._evaluated_at = self._saved_at = -1
 
@@ -102,7 +103,8 @@ class Run:
         attempt = broadcast_object(attempts(self.config.run.path) + 1)
         self.ledger.open(self.config.run.path, self.world.rank, attempt, self.engine.steps)
         fingerprints = ",".join(dataset.fingerprint for dataset in self.datasets)
-        self.reporter.open({"dataset_fingerprint": fingerprints, "config_hash": self.config.hash})
+        about = {"dataset_fingerprint": fingerprints, "config_hash": self.config.hash}
+        self.reporter.open(about, known=self._tracked)
         if self.config.trainer.evaluate_at_start and self.engine.steps == 0 and self.held_out:
             self.evaluate()
             self.untrained = self.evaluation.means if self.evaluation else {}
@@ -218,7 +220,7 @@ class Run:
         state = {
             "consumed": self.consumed,
             "dataset": self.fingerprint,
-            "run_id": broadcast_object(self.reporter.run_id),
+            "tracking": broadcast_object(self.reporter.identity),
             "untrained": self.untrained,
             "sentinel": self.sentinel.state(),
             checkpoint.METRICS: measured.means if measured else {},
@@ -285,6 +287,7 @@ class Run:
                 hint="start a new run under another run.name",
             )
         self.consumed, self.untrained = state["consumed"], state["untrained"]
+        self._tracked = state.get("tracking")
         self.sentinel.restore(state.get("sentinel", {}))
         self.saver.newest, self._saved_at = newest, self.engine.steps
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.commands.track import waiting_line
 from cluster.runs import RUNS, WARNINGS_FILE, find_run, read_run, resolve
 from cluster.session import cluster_address
 from cluster.text import duration
@@ -95,6 +96,8 @@ def _report(console: Console, config: Config, result: Result) -> None:
     console.print(f"  checkpoint: {summary.checkpoint}")
     if summary.mlflow_run_id:
         console.print(f"  MLflow: run {summary.mlflow_run_id}, {_look_at(config.tracking.uri)}")
+    if line := waiting_line(result.folder):
+        console.print(f"  {line}")
     with contextlib.suppress(UserError):  # a run that could not write its ledger has trained all the same
         console.print(f"  {_goodput(result)}")
     if result.restarts:

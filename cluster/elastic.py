@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
@@ -12,9 +13,11 @@ import ray
 from ray.train import ScalingConfig
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ResizeDecision, ScalingDecision, ScalingPolicy
 
+from cluster.hub import Wish
 from cluster.nodes import Avoided, Host, answering, hosts, lay_out, room
 from configs import Config, UserError
 
+_ANSWER_SECONDS = 5.0
 _ASK_AGAIN_SECONDS = 0.5
 _LOOK_EVERY_SECONDS = 2.0
 
@@ -52,7 +55,7 @@ class Elastic(ScalingPolicy):
         """A new group, or patience.
 
         Raises:
-            UserError: the nodes that it takes have not come for `cluster.wait_seconds`.
+            UserError: the nodes that it takes have not come for `cluster.wait_seconds`, or the user stops.
         """
         self._maybe_send_resource_request()
         self.placed, self._paused = self._lay_out(self._present()), False
@@ -106,6 +109,10 @@ class Elastic(ScalingPolicy):
     def _wait(self) -> None:
         now, cluster = time.monotonic(), self._config.cluster
         self._waiting_since = min(self._waiting_since, now)
+        if self._stop_is_wished():
+            raise UserError(
+                "stopped while it waited for nodes", hint="headway resume goes on from the newest checkpoint"
+            )
         if now - self._waiting_since > cluster.wait_seconds:
             raise UserError(
                 f"no room for {self._sizes[0]} workers has come in {cluster.wait_seconds:g} s",
@@ -116,6 +123,11 @@ class Elastic(ScalingPolicy):
             self._told_at = now
             self._hub.note.remote(f"waiting for nodes with room for {self._sizes[0]} workers")
         time.sleep(_ASK_AGAIN_SECONDS)
+
+    def _stop_is_wished(self) -> bool:
+        with contextlib.suppress(Exception):
+            return cast(Wish, ray.get(self._hub.wish.remote(), timeout=_ANSWER_SECONDS)).stop
+        return False
 
     def _get_num_workers_for_resource_request(self) -> int:
         return self._sizes[-1]

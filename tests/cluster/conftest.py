@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from direct import Direct
 from launched import Notes, config
 
 from cluster.launch import Result, launch
@@ -51,3 +52,9 @@ def no_orphans():
     time.sleep(0.5)
     left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
     assert [child.name() for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> Direct:
+    monkeypatch.setattr("ray.get", lambda answer, timeout=None: answer)
+    return Direct()

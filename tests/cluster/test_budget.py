@@ -6,36 +6,20 @@ import time
 from typing import Any
 
 import pytest
+from direct import Direct
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from cluster.budget import Budget, Evicted
-from cluster.hub import Failure, Hub
+from cluster.hub import Failure
 from cluster.pulse import Paused
 from configs import UserError
 from configs.schema import ClusterConfig
 from trainer.observer import Diverged, Progress
 
 RETRY, RAISE = FailureDecision.RETRY, FailureDecision.RAISE
-
-
-class Direct:
-    """A hub whose methods are called where they stand, with an actor handle's manners."""
-
-    def __init__(self) -> None:
-        self.hub = Hub()
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.hub, name)
-        return type("Method", (), {"remote": staticmethod(method)})
-
-
-@pytest.fixture
-def direct(monkeypatch: pytest.MonkeyPatch) -> Direct:
-    monkeypatch.setattr("ray.get", lambda answer, timeout=None: answer)
-    return Direct()
 
 
 def failed(*errors: Exception) -> WorkerGroupError:

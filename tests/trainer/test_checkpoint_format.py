@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from configs import UserError
 from trainer.checkpoint import describe, latest, randomness, step_directory
-from trainer.checkpoint.loading import Pieces, check_architecture
+from trainer.checkpoint.loading import _share_out, check_architecture
 from trainer.checkpoint.manifest import EngineRecord, Manifest, Parameter, check_coverage, read_manifest
+from trainer.checkpoint.pieces import Pieces
 from trainer.checkpoint.shards import ShardReader, write_shard
 from trainer.checkpoint.sources import Sources
 from trainer.checkpoint.storage import Folder
@@ -163,6 +164,14 @@ def test_any_slice_of_any_cut_reads_back(cuts: set[int], a: int, b: int) -> None
     with Pieces(Sources(folder, manifest.shards), manifest, "model") as pieces:
         pieces.read("w", "master", low, out)
     assert torch.equal(out, weight[low:high])
+
+
+@given(st.lists(st.sets(st.integers(0, 9)), min_size=1, max_size=5))
+def test_what_only_the_checkpoint_has_is_verified_once_by_one_who_reads_it(missing: list[set[int]]) -> None:
+    shares = _share_out(missing)
+    everybody = [shard for share in shares for shard in share]
+    assert sorted(everybody) == sorted(set().union(*missing))
+    assert all(set(share) <= read for share, read in zip(shares, missing, strict=True))
 
 
 @given(position=st.integers(0, 10**6), bit=st.integers(0, 7))

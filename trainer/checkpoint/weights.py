@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from configs import UserError
-from trainer.checkpoint.loading import Pieces
 from trainer.checkpoint.manifest import AVERAGE, MASTER, Manifest, read_manifest
+from trainer.checkpoint.pieces import Pieces
 from trainer.checkpoint.retention import step_directory, steps_in
 from trainer.checkpoint.sources import Sources
 from trainer.checkpoint.storage import Folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -53,7 +54,7 @@ class Defaults(Job):
     """The same run under Ray Train's defaults."""
 
     def __init__(self, place: Site, name: str, data: Data, overrides: Sequence[str]) -> None:
-        super().__init__(place, name, data, overrides)
+        super().__init__(place, name, data, [*overrides, f"cluster.address={json.dumps(place.head.address)}"])
         path = place.folder / f"{name}.yaml"
         path.write_text(dump_config(resolve(load_config("headsup-nano", self.settings))))
         script = Path(__file__).parent / "_default_train.py"

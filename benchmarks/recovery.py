@@ -123,12 +123,13 @@ def of_ours(names: list[str], arguments: argparse.Namespace) -> dict[str, list[T
 
 def of_defaults(names: list[str], arguments: argparse.Namespace) -> dict[str, list[Times]]:
     """Ray Train's: a job and hosts of its own for every fault, for it may never come back from one."""
-    found = []
-    for turn in range(arguments.defaults):
-        for name in names:
-            with prepared() as (place, data), running(Defaults(place, "defaults", data, SETTINGS)) as subject:
-                found.append((name, recover(subject, name, turn, arguments.limit)))
-    return gathered(found)
+
+    def one(name: str, turn: int) -> Times:
+        with prepared() as (place, data), running(Defaults(place, "defaults", data, SETTINGS)) as subject:
+            return recover(subject, name, turn, arguments.limit)
+
+    turns = [(name, turn) for turn in range(arguments.defaults) for name in names]
+    return gathered((name, one(name, turn)) for name, turn in turns)
 
 
 def gathered(found: Iterable[tuple[str, Times]]) -> dict[str, list[Times]]:

@@ -18,13 +18,13 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from cluster.budget import Budget, Evicted
 from cluster.elastic import Elastic, evict
-from cluster.nodes import NODE_ID
+from cluster.nodes import NODE_ID, answers, hosts
 from cluster.pulse import heed_signals
 from cluster.watch import Beats, Finding, Judge, Member
 from configs import Config
 
 _LOOK_EVERY_SECONDS = 1.0
-_NODE_ANSWERS_SECONDS = 8.0
+_NODE_ACTS_SECONDS = 8.0
 _SETTINGS_SECONDS = 30.0
 
 
@@ -91,10 +91,11 @@ class Watch(WorkerGroupCallback):
         raise WorkerGroupError(finding.reason, {rank: Evicted(finding.reason) for rank in finding.ranks})
 
     def _end(self, node: str, finding: Finding) -> str:
-        pids = [self._members[rank].pid for rank in finding.ranks if self._members[rank].node == node]
-        found = evict(node, pids, _NODE_ANSWERS_SECONDS)
+        members = [self._members[rank] for rank in finding.ranks if self._members[rank].node == node]
+        there = any(host.id == node and answers(host) for host in hosts())
+        found = evict(node, [member.pid for member in members], _NODE_ACTS_SECONDS) if there else None
         if found is None:
-            return f"node {self._members[finding.ranks[0]].host} does not answer"
+            return f"node {members[0].host} does not answer"
         self._policy.avoided.strike(node)
         return found
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 NODE_ID = "ray.io/node-id"
 """Label of every node, by which one can be chosen."""
 
-_ANSWER_SECONDS = 3.0
+_ANSWER_SECONDS = 2.0
 _AT_ONCE = 64
 Resources = Mapping[str, float]
 

@@ -22,6 +22,7 @@ from cluster.commands import (
     manifest,
     model,
     sample,
+    scaling,
     submit,
     track,
     train,
@@ -53,6 +54,7 @@ app.command("latents")(latents.latents)
 app.command("animate")(animate.animate)
 app.command("sample")(sample.sample)
 app.command("vocabulary")(sample.vocabulary)
+app.add_typer(scaling.app, name="scaling")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
 app.add_typer(model.app, name="model")

@@ -22,6 +22,10 @@ FREE: Mapping[Form, tuple[float, ...]] = {
 }
 """Starts of logit rho and of log R*."""
 
+STEEPEST = 4.0
+"""No exponent is larger: A = exp(...) stays finite where a resample's trials leave a term nothing to do."""
+TINY, SURE, LASTING = 1e-300, 1e-12, (1e-6, 1e9)
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -46,7 +50,8 @@ class Problem:
     """Objective and gradient of the law on one table, for many fits at once.
 
     The unknowns `[fit, 5 or 6]` are log E, log A and log B at the table's mean sizes (which unties them from the
-    exponents), log alpha, log beta, and the form's free number. So error falls with size and data by construction.
+    exponents), the logits of alpha / 4 and beta / 4, and the form's free number. So error falls with size and data by
+    construction.
 
     Args:
         form: what D is.
@@ -65,14 +70,16 @@ class Problem:
         """log prediction `[fit, trial]` and its derivatives `[fit, unknown, trial]`."""
         free = x[:, 5] if self.unknowns == 6 else np.zeros(len(x))
         log_d, by_free = log_data(self.form, self.columns, free)
-        alpha, beta = np.exp(x[:, 3:4]), np.exp(x[:, 4:5])
+        alpha, beta = _exponent(x[:, 3:4]), _exponent(x[:, 4:5])
         size, data = self.log_size[None] - self.size_centre, log_d - self.data_centre
         terms = np.stack([np.broadcast_to(x[:, 0:1], data.shape), x[:, 1:2] - alpha * size, x[:, 2:3] - beta * data], 1)
         top = terms.max(axis=1, keepdims=True)
         shares = np.exp(terms - top)
         total = shares.sum(axis=1, keepdims=True)
         shares /= total
-        slopes = [shares, (-shares[:, 1] * alpha * size)[:, None], (-shares[:, 2] * beta * data)[:, None]]
+        by_alpha = -shares[:, 1] * size * alpha * (1 - alpha / STEEPEST)
+        by_beta = -shares[:, 2] * data * beta * (1 - beta / STEEPEST)
+        slopes = [shares, by_alpha[:, None], by_beta[:, None]]
         if self.unknowns == 6:
             slopes.append((-shares[:, 2] * beta * by_free)[:, None])
         return (top + np.log(total))[:, 0], np.concatenate(slopes, axis=1)
@@ -107,35 +114,46 @@ class Problem:
         gram = np.einsum("sni,snj->sij", basis, basis) + 1e-9 * np.eye(3) * len(log_error)
         solved = np.linalg.solve(gram, basis.sum(axis=1)[..., None])[..., 0]
         floor = 1e-2 * float(np.exp(log_error.min()))
-        columns = [*np.log(np.maximum(solved, floor)).T, np.log(alpha), np.log(beta), free]
+        columns = [*np.log(np.maximum(solved, floor)).T, _unbounded(alpha), _unbounded(beta), free]
         return np.stack(columns[: self.unknowns], axis=1)
 
     def law(self, x: Array) -> Law:
         """The unknowns as coefficients."""
-        alpha, beta = np.exp(x[:, 3]), np.exp(x[:, 4])
+        alpha, beta = _exponent(x[:, 3]), _exponent(x[:, 4])
         extra = np.zeros(len(x))
-        if self.form == "views":
-            extra = 1 / (1 + np.exp(-x[:, 5]))
-        elif self.form == "repeats":
-            extra = np.exp(x[:, 5])
         with np.errstate(over="ignore"):
-            A, B = np.exp(x[:, 1] + alpha * self.size_centre), np.exp(x[:, 2] + beta * self.data_centre)
+            if self.form == "views":
+                extra = np.clip(1 / (1 + np.exp(-x[:, 5])), SURE, 1 - SURE)
+            elif self.form == "repeats":
+                extra = np.clip(np.exp(x[:, 5]), *LASTING)
+        A, B = np.exp(x[:, 1] + alpha * self.size_centre), np.exp(x[:, 2] + beta * self.data_centre)
         return Law(self.form, np.exp(x[:, 0]), A, B, alpha, beta, extra)
 
     def point(self, law: Law) -> Array:
         """The coefficients as unknowns `[fit, unknown]`."""
         columns = [
-            np.log(law.E),
-            np.log(law.A) - law.alpha * self.size_centre,
-            np.log(law.B) - law.beta * self.data_centre,
-            np.log(law.alpha),
-            np.log(law.beta),
+            np.log(np.maximum(law.E, TINY)),
+            np.log(np.maximum(law.A, TINY)) - law.alpha * self.size_centre,
+            np.log(np.maximum(law.B, TINY)) - law.beta * self.data_centre,
+            _unbounded(law.alpha),
+            _unbounded(law.beta),
         ]
         if self.form == "views":
             columns.append(np.log(law.extra) - np.log1p(-law.extra))
         elif self.form == "repeats":
             columns.append(np.log(law.extra))
         return np.stack(columns, axis=1)
+
+
+def _exponent(x: Array) -> Array:
+    """From any number to (0, 4)."""
+    return STEEPEST / (1 + np.exp(-x))
+
+
+def _unbounded(exponent: Array) -> Array:
+    """From (0, 4) to any number."""
+    share = np.clip(exponent / STEEPEST, TINY, 1 - SURE)
+    return np.log(share) - np.log1p(-share)
 
 
 def solve(

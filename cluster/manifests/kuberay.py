@@ -18,6 +18,7 @@ _CONFIG_FOLDER = "/etc/headway"
 _AGENT_PORT, _DASHBOARD_PORT, _GCS_PORT, _CLIENT_PORT = 52365, 8265, 6379, 10001
 _HEAD_CPUS, _HEAD_MEMORY = 2, 8
 _KEPT_SECONDS = 600
+_END_SECONDS = 15
 
 
 def ray_cluster(config: Config, settings: ManifestSettings) -> str:
@@ -191,6 +192,8 @@ def _environment(settings: ManifestSettings) -> list[Mapping]:
         "AWS_REGION": settings.s3_region,
         "MLFLOW_TRACKING_URI": settings.mlflow,
         **RAY_ENVIRONMENT,
+        # A pod that is deleted drains its node, and the run leaves it; the rest of the grace time is Ray's own end.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(max(settings.grace - _END_SECONDS, 0)),
     }
     return [{"name": name, "value": value} for name, value in values.items() if value is not None]
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
@@ -63,6 +63,15 @@ def node_killed(job: Job, draw: Generator) -> str:
     with _noticed(job):
         node.kill()
     node.start()
+    _whole_again(job)
+    return node.host.name
+
+
+def node_terminated(job: Job, draw: Generator) -> str:
+    """SIGTERM to a node's Ray, as a deleted pod gets it: it drains the node, the job leaves, a new one is started."""
+    node = job.site.nodes[_a_node(job, draw)]
+    with _noticed(job):
+        os.kill(_ray_start(node.host.pids()), signal.SIGTERM)
     _whole_again(job)
     return node.host.name
 
@@ -136,6 +145,7 @@ FAULTS: dict[str, Fault] = {
         worker_out_of_memory,
         worker_terminated,
         node_killed,
+        node_terminated,
         node_stopped,
         link_cut,
         store_killed,
@@ -158,6 +168,16 @@ def _a_worker(job: Job, draw: Generator) -> tuple[int, int, str]:
 def _a_node(job: Job, draw: Generator) -> str:
     _whole_again(job)
     return sorted(job.site.nodes)[int(draw.integers(len(job.site.nodes)))]
+
+
+def _ray_start(pids: Iterable[int]) -> int:
+    """The process of `ray start --block`; its supervisor's command line begins with `sh`."""
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            line = psutil.Process(pid).cmdline()
+            if "--block" in line and "python" in line[0]:
+                return pid
+    raise LookupError("no Ray is started there")
 
 
 @contextlib.contextmanager

@@ -65,11 +65,11 @@ def end(job: Job) -> None:
 
 def test_every_kind_of_fault_and_bitwise_the_result_it_would_have_had(start: Callable[..., Job]) -> None:
     """The job waits for a host that is lost, so that its world is the same in every step."""
-    job = start("chaos", "rigid", "trainer.steps=300")
+    job = start("chaos", "rigid", "trainer.steps=330")
     struck = conduct(job, plan(list(FAULTS), SEED, apart=16), SEED)
     assert len(struck) == len(FAULTS) >= 8
     end(job)
-    calm = start("calm", "rigid", "trainer.steps=300")  # afterwards: it meets the poisoned sample where the other did
+    calm = start("calm", "rigid", "trainer.steps=330")  # afterwards: it meets the poisoned sample where the other did
     end(calm)
     found = compare(job.reports, calm.reports)
     print(found)

@@ -56,11 +56,11 @@ def test_most_small_grids_intervals_hold_the_truth() -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("columns", [grid(4), scattered(60)], ids=["16 on a grid", "60 scattered"])
 def test_coverage_of_the_90_percent_intervals(columns: dict[str, Array]) -> None:
-    """400 tables: one standard error is 1.5 %; printed for docs/scaling.md."""
+    """400 tables, printed for docs/scaling.md: 85 to 95 %, and the simulation's own standard error of 1.5 %."""
     found = coverage(columns, 0.02, repeats=400, resamples=200, seed=7)
     print({name: round(share, 3) for name, share in found.items()})
-    assert min(found.values()) >= 0.85
-    assert max(found.values()) <= 0.95
+    assert min(found.values()) >= 0.85 - 0.015
+    assert max(found.values()) <= 0.95 + 0.015
 
 
 def test_the_same_seed_the_same_intervals() -> None:

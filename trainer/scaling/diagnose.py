@@ -105,9 +105,9 @@ def warnings(table: Table, law: Law, draws: Law, residuals: Array, tested: BackT
     if tested is None:
         found.append(Warned("back_test", "too few trials to hold out the largest: nothing vouches for extrapolation"))
     elif 2 * tested.inside < len(tested.error):
-        share = np.median(tested.error / tested.predicted) - 1
-        text = f"the other trials' law misses the largest: {tested.inside} of {len(tested.error)} inside 90 % intervals"
-        found.append(Warned("back_test", f"{text}, errors {share:+.1%} from what it says; larger ones will be too"))
+        miss = np.median(np.abs(np.log(tested.error / tested.predicted)))
+        text = f"only {tested.inside} of the {len(tested.error)} largest trials lie inside the others' 90 % intervals"
+        found.append(Warned("back_test", f"{text} (median miss {miss:.1%}): beyond them, doubt more than they say"))
     return found
 
 

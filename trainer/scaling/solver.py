@@ -66,8 +66,10 @@ def minimise(
         stopped = (calm[live] >= PATIENCE) | ~g[live].any(axis=1)
         stopped |= np.isin(live, failed) & ~np.isin(live, again)
         live = live[~stopped]
-        if told:
+        if told and len(live):
             told(len(x) - len(live), len(x))
+    if told:
+        told(len(x), len(x))
     return x, f
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from trainer.scaling import Law, Study, Table, analyse, back_test
+from trainer.scaling import Form, Law, Study, Table, analyse, back_test, reaching, read_study, write_study
 from trainer.scaling.diagnose import largest
 from trainer.scaling.isoflop import bias, lines_around, lines_of
 from trainer.scaling.law import Array
@@ -78,6 +80,20 @@ def test_people_seen_again_and_again() -> None:
     size, data = grid()
     assert "repeated" in kinds(table(size, data, identities=data / 50))
     assert "repeated" not in kinds(table(size, data, identities=data / 2))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["samples", "identities", "views", "repeats"])
+def test_noise_alone_is_fitted_and_doubted(form: Form, tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    size, people, views = np.exp(draw.uniform(np.log([1e5, 10, 1]), np.log([1e9, 1e4, 64]), (16, 3))).T
+    columns = {"parameters": size, "samples": people * draw.uniform(1, 300, 16), "identities": people, "views": views}
+    found = analyse(Table("all", columns, np.exp(draw.normal(0, 0.5, (16, 1)))), form, resamples=60)
+    assert {warned.kind for warned in found.warned} >= {"no_trend", "unidentified"}
+    write_study(found, tmp_path / "fit.json")
+    for answer in reaching(read_study(tmp_path / "fit.json"), 1.5 * float(found.law.E[0]), {}):
+        assert "nan" not in answer.text
+        assert "inf" not in answer.text
 
 
 def test_flops_of_two_conventions() -> None:

@@ -46,6 +46,7 @@ def test_reads_columns_in_any_order(tmp_path: Path) -> None:
         ("parameters,samples,error", ["1e6,1e3,nan"], "line 2: error is 'nan'"),
         ("parameters,samples,error", ["1e6,1e3,0.5", "1e6,1e3,inf"], "line 3: error is 'inf'"),
         ("parameters,samples,error", ["1e6,1e3,"], "error is 'empty'"),
+        ("parameters,samples,error", ["", "1e6,1e3,0.5,7"], "line 3: has more cells"),
         ("parameters,samples,error", ["1e6,1e3"], "error is 'empty'"),
         ("parameters,samples,error", ["1e6,1e3,-0.1"], "must be positive"),
         ("parameters,samples,error", ["0,1e3,0.1"], "parameters is '0'"),
@@ -69,6 +70,13 @@ def test_the_counting_convention_is_required(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_table(tmp_path / "none.csv", COUNTING)
+
+
+def test_something_else_than_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "picture.csv"
+    path.write_bytes(b"\x89PNG\xf8\x00")
+    with pytest.raises(UserError, match="is not a CSV"):
+        read_table(path, COUNTING)
 
 
 def test_duplicated_rows_count_once_and_are_told(tmp_path: Path) -> None:

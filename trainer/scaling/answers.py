@@ -231,9 +231,10 @@ def _beyond(study: Study, place: Mapping[str, float]) -> str:
         if value > high * 1.01:
             said.append(f"{value / high:.3g} times the largest {name} tried")
         elif value < low / 1.01:
-            said.append(f"{low / value:.3g} times less than the fewest {name} tried")
+            share = f"{value / low:.3g} of" if value > 1e-3 * low else "a vanishing share of"
+            said.append(f"{share} the least {name} tried")
     if not said:
         return ""
-    far = any(value > FAR * study.tried[name][2] for name, value in place.items())
+    far = any(value > FAR * study.tried[name][2] or value < study.tried[name][0] / FAR for name, value in place.items())
     word = " Far from any trial: the interval holds only if the law does." if far else ""
     return f" Extrapolated: {' and '.join(said)}.{word}"

@@ -10,12 +10,12 @@ import numpy as np
 
 from trainer.scaling import isoflop
 from trainer.scaling.bootstrap import bootstrap, interval, noise, of_a_trial
-from trainer.scaling.fit import Problem, fit
+from trainer.scaling.fit import STEEPEST, Problem, fit
 from trainer.scaling.law import COLUMNS, EXTRA, Array, Form, Law
 from trainer.scaling.table import Table
 
 NARROW, WIDE_INTERVAL, FEW_EPOCHS, FAR = 10.0, 3.0, 4.0, 1000.0
-HELD_OUT, ODD = 0.1, 10.0
+HELD_OUT, ODD, EDGES = 0.1, 10.0, (0.01, 0.97 * STEEPEST)
 
 
 class Warned(NamedTuple):
@@ -53,8 +53,8 @@ class BackTest:
 
     @property
     def inside(self) -> int:
-        """How many lie inside their interval."""
-        return int(((self.low <= self.error) & (self.error <= self.high)).sum())
+        """How many lie inside their interval, to six digits."""
+        return int(((self.low <= self.error * (1 + 1e-6)) & (self.error <= self.high * (1 + 1e-6))).sum())
 
 
 def largest(table: Table, form: Form) -> np.ndarray:
@@ -130,7 +130,11 @@ def _intervals(law: Law, draws: Law) -> list[Warned]:
     found = []
     for name in ("alpha", "beta", *(["repeats"] if law.form == "repeats" else [])):
         low, high = interval(draws.coefficients()[name])
-        if high > WIDE_INTERVAL * low:
+        value = float(law.coefficients()[name][0])
+        if name != "repeats" and not EDGES[0] < value < EDGES[1]:
+            text = f"{name} ran to the end of its range ({value:.2g}): its interval means nothing"
+            found.append(Warned("unidentified", text))
+        elif high > WIDE_INTERVAL * low:
             text = f"{name} may be anything from {low:.2g} to {high:.2g}: these trials do not identify it"
             found.append(Warned("unidentified", text))
     if law.form == "views":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.scaling.law import EXTRA, Array, Form, Law, log_data
+from trainer.scaling.law import EXTRA, Array, Form, Law, limits_are_fine, log_data
 from trainer.scaling.solver import minimise
 
 DELTA = 1e-3
@@ -24,7 +24,7 @@ FREE: Mapping[Form, tuple[float, ...]] = {
 
 STEEPEST = 4.0
 """No exponent is larger: A = exp(...) stays finite where a resample's trials leave a term nothing to do."""
-TINY, SURE, LASTING = 1e-300, 1e-12, (1e-6, 1e9)
+TINY, FLATTEST, SURE, LASTING = 1e-300, 1e-9, 1e-12, (1e-6, 1e9)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Problem:
         self.data_centre = float(log_data(form, columns, np.zeros(1))[0].mean())
         self.unknowns = 5 + (EXTRA[form] is not None)
 
+    @limits_are_fine
     def logs(self, x: Array) -> tuple[Array, Array]:
         """log prediction `[fit, trial]` and its derivatives `[fit, unknown, trial]`."""
         free = x[:, 5] if self.unknowns == 6 else np.zeros(len(x))
@@ -84,14 +85,14 @@ class Problem:
             slopes.append((-shares[:, 2] * beta * by_free)[:, None])
         return (top + np.log(total))[:, 0], np.concatenate(slopes, axis=1)
 
+    @limits_are_fine
     def value(self, x: Array, log_error: Array, weights: Array) -> tuple[Array, Array]:
         """Sum over trials of weight x Huber, `[fit]`, and its gradient `[fit, unknown]`; both in units of delta^2."""
-        with np.errstate(all="ignore"):
-            prediction, slopes = self.logs(x)
-            residual = (log_error - prediction) / DELTA
-            pull = np.clip(residual, -1, 1)
-            value = (weights * pull * (residual - pull / 2)).sum(axis=1)
-            gradient = -np.einsum("sn,sun->su", weights * pull, slopes) / DELTA
+        prediction, slopes = self.logs(x)
+        residual = (log_error - prediction) / DELTA
+        pull = np.clip(residual, -1, 1)
+        value = (weights * pull * (residual - pull / 2)).sum(axis=1)
+        gradient = -np.einsum("sn,sun->su", weights * pull, slopes) / DELTA
         lost = ~np.isfinite(value) | ~np.isfinite(gradient).all(axis=1)
         value[lost], gradient[lost] = np.inf, 0
         return value, gradient
@@ -117,24 +118,25 @@ class Problem:
         columns = [*np.log(np.maximum(solved, floor)).T, _unbounded(alpha), _unbounded(beta), free]
         return np.stack(columns[: self.unknowns], axis=1)
 
+    @limits_are_fine
     def law(self, x: Array) -> Law:
         """The unknowns as coefficients."""
-        alpha, beta = _exponent(x[:, 3]), _exponent(x[:, 4])
+        alpha, beta = (np.maximum(_exponent(x[:, place]), FLATTEST) for place in (3, 4))
         extra = np.zeros(len(x))
-        with np.errstate(over="ignore"):
-            if self.form == "views":
-                extra = np.clip(1 / (1 + np.exp(-x[:, 5])), SURE, 1 - SURE)
-            elif self.form == "repeats":
-                extra = np.clip(np.exp(x[:, 5]), *LASTING)
-        A, B = np.exp(x[:, 1] + alpha * self.size_centre), np.exp(x[:, 2] + beta * self.data_centre)
-        return Law(self.form, np.exp(x[:, 0]), A, B, alpha, beta, extra)
+        if self.form == "views":
+            extra = np.clip(1 / (1 + np.exp(-x[:, 5])), SURE, 1 - SURE)
+        elif self.form == "repeats":
+            extra = np.clip(np.exp(x[:, 5]), *LASTING)
+        logs = (x[:, 0], x[:, 1] + alpha * self.size_centre, x[:, 2] + beta * self.data_centre)
+        E, A, B = (np.maximum(np.exp(each), TINY) for each in logs)
+        return Law(self.form, E, A, B, alpha, beta, extra)
 
     def point(self, law: Law) -> Array:
         """The coefficients as unknowns `[fit, unknown]`."""
         columns = [
-            np.log(np.maximum(law.E, TINY)),
-            np.log(np.maximum(law.A, TINY)) - law.alpha * self.size_centre,
-            np.log(np.maximum(law.B, TINY)) - law.beta * self.data_centre,
+            np.log(law.E),
+            np.log(law.A) - law.alpha * self.size_centre,
+            np.log(law.B) - law.beta * self.data_centre,
             _unbounded(law.alpha),
             _unbounded(law.beta),
         ]

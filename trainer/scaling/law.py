@@ -36,6 +36,11 @@ FORMULAS: Mapping[Form, str] = {
 }
 
 
+limits_are_fine = np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore")
+"""For formulas that are right, as zero, infinity or NaN, where a term has nothing to do."""
+
+
+@limits_are_fine
 def log_data(form: Form, columns: Mapping[str, Array], free: Array) -> tuple[Array, Array]:
     """log D and its derivative by the form's free number.
 
@@ -102,6 +107,7 @@ class Law:
         """a = beta / (alpha + beta): with compute proportional to N D, the best N grows as compute^a, `[fit]`."""
         return self.beta / (self.alpha + self.beta)
 
+    @limits_are_fine
     def data(self, columns: Mapping[str, Array]) -> Array:
         """Effective D of trials, `[fit, trial]`."""
         free = self.extra
@@ -111,6 +117,7 @@ class Law:
             free = np.log(self.extra)
         return np.exp(log_data(self.form, columns, free)[0])
 
+    @limits_are_fine
     def error(self, parameters: Array, data: Array) -> Array:
         """Error of models with so many parameters `[trial]` and so much effective data `[fit or 1, trial]`."""
         over_size = self.A[:, None] * np.asarray(parameters, float) ** -self.alpha[:, None]
@@ -120,23 +127,27 @@ class Law:
         """Error of trials given by their columns (`parameters` and what the form needs), `[fit, trial]`."""
         return self.error(columns["parameters"], self.data(columns))
 
+    @limits_are_fine
     def optimum(self, product: float) -> tuple[Array, Array]:
         """N and D of least error where N D = `product` (Hoffmann et al. 2022, equation 4), two `[fit]`."""
         ratio = (self.alpha * self.A / (self.beta * self.B)) ** (1 / (self.alpha + self.beta))
         parameters = ratio * product**self.split
         return parameters, product / parameters
 
+    @limits_are_fine
     def cheapest(self, error: float) -> tuple[Array, Array]:
         """N and D that reach an error with the least N D; NaN where E alone is more, two `[fit]`."""
         room = np.where(error > self.E, error - self.E, np.nan)
         over_size, over_data = room * self.split, room * (1 - self.split)
         return (self.A / over_size) ** (1 / self.alpha), (self.B / over_data) ** (1 / self.beta)
 
+    @limits_are_fine
     def data_for(self, error: float, parameters: float) -> Array:
         """Effective D that reaches an error with so many parameters; NaN where none does, `[fit]`."""
         room = error - self.E - self.A * float(parameters) ** -self.alpha
         return (self.B / np.where(room > 0, room, np.nan)) ** (1 / self.beta)
 
+    @limits_are_fine
     def parameters_for(self, error: float, data: Array | float) -> Array:
         """Parameters that reach an error with so much effective data; NaN where none does, `[fit]`."""
         room = error - self.E - self.B * np.asarray(data, float) ** -self.beta

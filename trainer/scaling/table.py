@@ -89,17 +89,15 @@ def read_table(path: Path, counting: str) -> Table:
         )
     if not path.is_file():
         raise UserError("no such file", where=str(path))
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        names = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = names
-        _check_header(path, names)
-        rows = list(reader)
+    try:
+        names, lines, rows = _rows(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError("is not a CSV", where=str(path), hint=str(error)) from error
     if not rows:
         raise UserError("holds no trials", where=str(path))
     _check_counting(path, rows, counting)
     numbers = {
-        name: np.array([_number(path, line, name, row) for line, row in enumerate(rows, 2)])
+        name: np.array([_number(path, line, name, row) for line, row in zip(lines, rows, strict=True)])
         for name in (*SIZES, "error")
         if name in names
     }
@@ -125,6 +123,22 @@ def check(table: Table, form: Form) -> None:
         if len(np.unique(table.columns[name])) < 2:
             other = "; --form identities takes the identities as data" if name == "samples" else ""
             raise UserError(f"{name} is the same in every trial", hint=f"its exponent cannot be found{other}")
+
+
+def _rows(path: Path) -> tuple[list[str], list[int], list[dict[str, str]]]:
+    """Column names, and of every row its line and its cells; empty lines are passed over."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, restval="")
+        names = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = names
+        _check_header(path, names)
+        lines, rows = [], []
+        for row in reader:
+            if None in row:
+                raise UserError("has more cells than the header", where=f"{path}, line {reader.line_num}")
+            lines.append(reader.line_num)
+            rows.append(row)
+    return names, lines, rows
 
 
 def _check_header(path: Path, names: list[str]) -> None:

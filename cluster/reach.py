@@ -5,10 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 from urllib.parse import urlsplit
 
-from cluster.runs import resolve
+from cluster.runs import places, resolve
 from configs import Config, UserError, parse_config
 from data.urls import check_url
 
@@ -51,28 +50,11 @@ def place(config: Config, *, here: bool, shared: Sequence[str] = ()) -> Config:
 def local_places(config: Config) -> Iterator[tuple[str, str]]:
     """Settings that name a place on one machine only, with their value."""
     tree = config.model_dump(mode="json")
-    places: list[tuple[str, str | None]] = [
-        ("data.train", config.data.train),
-        ("data.test", config.data.test),
-        *((f"data.mixture.{index}.url", other.url) for index, other in enumerate(config.data.mixture)),
-        ("data.quarantine", config.data.quarantine),
-        ("run.start_from", config.run.start_from),
-        *_paths(tree, ""),
-        ("checkpoint.url", config.checkpoint.url or config.run.dir),
-        ("tracking.uri", config.tracking.uri),
-    ]
-    for key, value in places:
+    named = [(key, section[name]) for key, section, name in places(tree)]
+    named += [] if config.checkpoint.url else [("checkpoint.url", config.run.dir)]
+    for key, value in (*named, ("tracking.uri", config.tracking.uri)):
         if value and _is_local(value):
             yield key, value
-
-
-def _paths(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, str | None]]:
-    """Settings called `path`, in any section."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _paths(value, f"{prefix}{key}.")
-        elif key == "path":
-            yield f"{prefix}{key}", value
 
 
 def _is_local(value: str) -> bool:

@@ -15,6 +15,7 @@ from configs import Config, UserError, dump_config, flatten, load_config, neares
 CONFIG_FILE = "config.yaml"
 WARNINGS_FILE = "warnings.log"
 RUNS = Path("out/runs")
+_PLACES = ("data.train", "data.test", "data.quarantine", "run.start_from", "checkpoint.url")
 _WHERE_NOT_WHAT = ("cluster.", "tracking.", "checkpoint.", "run.name", "run.dir")
 _FIXED = ("model.", "run.name", "run.dir")
 
@@ -28,26 +29,36 @@ def resolve(config: Config, base: Path | None = None) -> Config:
     """
     base = (base or Path.cwd()).absolute()
     tree = config.model_dump(mode="json")
-    _resolve_files(tree, base)
-    tree["run"]["dir"] = _absolute(tree["run"]["dir"], base)
-    for key in ("train", "test"):
-        tree["data"][key] = _absolute(tree["data"][key], base)
-    tree["checkpoint"]["url"] = _absolute(tree["checkpoint"]["url"], base)
-    for other in tree["data"]["mixture"]:
-        other["url"] = _absolute(other["url"], base)
+    for _, section, name in places(tree):
+        section[name] = _absolute(section[name], base)
+    for section, name in ((tree["run"], "dir"), (tree["checkpoint"], "local")):
+        section[name] = _absolute(section[name], base)
     uri = tree["tracking"]["uri"]
     if uri.startswith("sqlite:///"):
         tree["tracking"]["uri"] = "sqlite:///" + str(base / uri.removeprefix("sqlite:///"))
     return parse_config(tree)
 
 
-def _resolve_files(tree: dict[str, Any], base: Path) -> None:
-    """A setting that is called `path`, in any section, is a local file."""
+def places(tree: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Settings that name files, folders or URLs that every worker must see: dotted key, its section, its name there.
+
+    Args:
+        tree: a config as plain values. A setting that is called `path`, in any section, is one of them.
+    """
+    for key in _PLACES:
+        part, name = key.split(".")
+        yield key, tree[part], name
+    for index, other in enumerate(tree["data"]["mixture"]):
+        yield f"data.mixture.{index}.url", other, "url"
+    yield from _paths(tree, "")
+
+
+def _paths(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str, Any], str]]:
     for key, value in tree.items():
         if isinstance(value, dict):
-            _resolve_files(value, base)
+            yield from _paths(value, f"{prefix}{key}.")
         elif key == "path":
-            tree[key] = _absolute(value, base)
+            yield f"{prefix}{key}", tree, key
 
 
 def _absolute(value: str | None, base: Path) -> str | None:

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import tiny
 from launched import Notes, config, same_weights, workers_of
+from ray import cloudpickle
 
 from cluster.launch import Result, launch
 from trainer.ledger import summarise
@@ -21,6 +23,8 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.usefixtures("no_orphans"),
 ]
+
+cloudpickle.register_pickle_by_value(tiny)
 
 
 def disturbed(folder: Path, settings: list[str], fault: Callable[[psutil.Process], None]) -> tuple[Result, Notes]:
@@ -55,6 +59,21 @@ def test_a_stopped_worker_is_named_and_replaced(
     evicted = (tmp_path / "r/logs/evicted.log").read_text()
     assert named[0] in evicted
     assert f"process {pids[0]}: stopped" in evicted
+
+
+def test_a_worker_that_hangs_is_told_from_those_that_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINY_MISTAKE", "hang")
+    notes = Notes()
+    settings = config(tmp_path, "trainer.steps=30", "cluster.hang_seconds=5")
+    result = launch(settings, notes, train=tiny.train)
+    assert (result.summary.steps, result.restarts) == (30, 1)
+    (named,) = [line for line in notes.lines if line.startswith("no step for")]
+    assert "rank 1 on" in named
+    assert "rank 0" not in named
+    assert "in compute at step 2" in named
+    assert "in hang_once" in (tmp_path / "r/logs/rank-1.log").read_text(), "its stack"
 
 
 def test_a_worker_that_is_told_to_end_saves_first_and_no_step_is_lost(

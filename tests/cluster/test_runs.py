@@ -31,6 +31,14 @@ def test_relative_paths_count_from_the_folder_of_the_driver(tmp_path: Path) -> N
     assert resolved.model_dump()["model"]["template"]["path"] == "/abs/head.obj"
 
 
+def test_every_setting_that_names_a_place_is_resolved(tmp_path: Path) -> None:
+    keys = ["run.start_from", "data.train", "data.test", "data.quarantine", "checkpoint.url", "checkpoint.local"]
+    tree = resolve(config(*(f"{key}=some/place" for key in keys)), tmp_path).model_dump()
+    for key in keys:
+        section, name = key.split(".")
+        assert tree[section][name] == str(tmp_path / "some/place"), key
+
+
 def test_resolving_twice_changes_nothing(tmp_path: Path) -> None:
     once = resolve(config(), tmp_path)
     assert resolve(once, tmp_path / "elsewhere") == once

@@ -129,9 +129,9 @@ class Reader:
         self._end()
 
     def _end(self) -> None:
+        self._writer.shutdown()  # what was fetched is kept, 64 MB at most
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._writer.shutdown(cancel_futures=True)
         if self._cache:
             self._cache.close()
 

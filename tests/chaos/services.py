@@ -25,6 +25,7 @@ from tests.chaos.hosts import Host, network
 LAUNCHER = Path(__file__).parents[3] / "shared" / "bin" / "radosgw-up"
 BIN = Path(sys.executable).parent
 _PATIENCE_SECONDS = 180.0
+_STARTS = 5
 _DISK_BYTES = 64 * 1024**2
 
 
@@ -35,6 +36,10 @@ def why_no_store() -> str | None:
     tools = ("radosgw", "ceph-mon", "ceph-osd", "ceph", "curl")
     missing = [tool for tool in tools if not shutil.which(tool)]
     return f"needs a real S3 server: {', '.join(missing)} not installed" if missing else None
+
+
+class NoStore(RuntimeError):
+    """The S3 server does not start here, which says nothing of what was to be tested."""
 
 
 @dataclass
@@ -59,14 +64,20 @@ class ObjectStore:
         return f"http://{self.host.address}:{self.PORT}"
 
     def start(self) -> None:
-        """Monitor, storage and gateway. The launcher's own gateway, at loopback, ends when ours is there."""
-        for attempt in range(3):  # on a busy machine Ceph's daemons lose patience with each other
+        """Monitor, storage and gateway. The launcher's own gateway, at loopback, ends when ours is there.
+
+        Raises:
+            NoStore: Ceph does not start on this machine.
+        """
+        for attempt in range(_STARTS):
             up = self.host.run(["nice", "-n", "-15", LAUNCHER, self.folder, "9004"], timeout=_PATIENCE_SECONDS)
             if not up.returncode:
                 break
-            if attempt == 2:
-                raise RuntimeError(f"{LAUNCHER.name}: {up.stderr.strip()}")
+            said = "".join(_end_of(path) for path in sorted(self.folder.glob("log/*")))
             self.host.kill()
+            if attempt == _STARTS - 1:
+                raise NoStore(f"{LAUNCHER.name}: {up.stderr.strip()}\n{said}")
+            time.sleep(2)
         pairs = up.stdout.splitlines()[0].removeprefix("export ").split()
         self.settings = dict(pair.split("=", 1) for pair in pairs)
         self.settings |= {"AWS_ENDPOINT_URL": self.url, "AWS_DEFAULT_REGION": "us-east-1"}
@@ -249,10 +260,9 @@ def site(nodes: int, settings: Mapping[str, str] | None = None) -> Iterator[Site
         store = ObjectStore(hosts["store"], folder / "store")
         tracking = Tracking(hosts["mlflow"], folder / "mlflow")
         tracking.folder.mkdir()
+        store.start()  # alone: Ceph's daemons lose patience with each other on a busy machine
         with ThreadPoolExecutor() as pool:
-            stored = pool.submit(store.start)
             tracked = pool.submit(tracking.start)
-            stored.result()
             env |= store.settings  # workers take their credentials from the environment of their node
             head.start()
             list(pool.map(RayNode.start, workers.values()))
@@ -338,6 +348,10 @@ def wait_until(true: Callable[[], object], what: str, seconds: float = _PATIENCE
         if time.monotonic() > end:
             raise TimeoutError(f"waited {seconds:g} s in vain for {what}")
         time.sleep(0.1)
+
+
+def _end_of(path: Path) -> str:
+    return f"== {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-5:]) + "\n"
 
 
 def _name(pid: int) -> str:

@@ -88,7 +88,8 @@ class Watch(WorkerGroupCallback):
         self._hub.note.remote(finding.reason)
         found = [self._end(node, finding) for node in dict.fromkeys(self._members[r].node for r in finding.ranks)]
         self._write(finding, "\n".join(found))
-        raise WorkerGroupError(finding.reason, {rank: Evicted(finding.reason) for rank in finding.ranks})
+        evicted = Evicted(f"evicted: rank {', '.join(map(str, finding.ranks))}")  # the note has said why
+        raise WorkerGroupError(finding.reason, dict.fromkeys(finding.ranks, evicted))
 
     def _end(self, node: str, finding: Finding) -> str:
         members = [self._members[rank] for rank in finding.ranks if self._members[rank].node == node]
